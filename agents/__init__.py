@@ -1,0 +1,1 @@
+"""One file here is one agent: a module with `AGENT = DecisionAgent(...)`. The machinery is in engine/, the commands in cli/."""

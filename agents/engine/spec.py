@@ -1,0 +1,266 @@
+"""DecisionAgent: all that a data team says about one agent, and the types its functions speak.
+
+The functions of an agent are plain, synchronous and without side effects; they see values, never Kafka and never a model.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from models.contract import Answer, Ask, Scorer
+from schemas.change import Change
+from schemas.decision import Review
+from topics.spec import TopicSpec
+
+V = TypeVar("V")
+F = TypeVar("F", bound=BaseModel)
+A = TypeVar("A", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
+
+
+class Order(enum.Enum):
+    """What may not overtake what: records of one subject, of one partition, or nothing."""
+
+    KEY = "key"
+    PARTITION = "partition"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Decide this record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Do not decide this record; `rule` is a short stable name that the receipt records."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A code out of the agent's catalogue and, if it speaks of one, the feature."""
+
+    code: str
+    feature: str | None = None
+    origin: Literal["rule", "model", "scorecard"] = "rule"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCode:
+    """One entry of the catalogue. `holds` must be true of the features, or the reason is dropped and that is counted."""
+
+    text: Mapping[str, str]
+    features: tuple[str, ...] = ()
+    holds: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How to read an agent's score."""
+
+    min: float
+    max: float
+    higher_is: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an agent's policy decided.
+
+    `proposed` is what the tier alone would have decided, where a floor or rule named in `overrides` changed it.
+    """
+
+    outcome: str
+    score: float | None = None
+    reasons: Sequence[Reason] = ()
+    result: BaseModel | Mapping[str, Any] | None = None
+    review: Review | None = None
+    missing: Sequence[str] = ()
+    proposed: str | None = None
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Up to `size` records in one call, none waiting longer than `within` for company ("250ms", "2s")."""
+
+    size: int = 16
+    within: str = "250ms"
+    bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A row of a joined change topic. `on` gives its primary key (None: nothing to join).
+
+    A row that is not there is waited for up to `wait`, in its key's lane; an older row than `max_age` is "stale".
+    """
+
+    topic: TopicSpec[Change[Any]]
+    on: Callable[[Any], Any]
+    wait: str = "0s"
+    max_age: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last `span` of event time of one subject, at most `lookback` offsets of the partition back.
+
+    `every`: at most one evaluation per subject and bucket of event time; other records are skipped by rule
+    `window-cool-down`. The state at an offset is a function of the `lookback` offsets before it, so it is the same after
+    a crash.
+    """
+
+    span: str
+    every: str | None = None
+    lookback: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where a record is: `timestamp_ms` is the broker's record time."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The row a join found, or that it found none."""
+
+    status: Literal["found", "missing", "stale"]
+    row: BaseModel | None = None
+    topic: str = ""
+    partition: int | None = None
+    offset: int | None = None
+    age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record inside a window."""
+
+    event_ms: int
+    offset: int
+    row: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class WindowView:
+    """What a window holds at one record, oldest first, that record included. `truncated`: the log began later."""
+
+    name: str
+    from_ms: int
+    to_ms: int
+    samples: Sequence[Sample] = ()
+    truncated: bool = False
+
+    def values(self, field_name: str) -> list[float]:
+        """The numbers of one field, oldest first; samples without it are left out."""
+        found = (getattr(s.row, field_name) for s in self.samples)
+        return [float(v) for v in found if v is not None]
+
+    def slope_per_minute(self, field_name: str) -> float | None:
+        """Least-squares trend of one field per minute of event time; None below two points or without spread in time."""
+        points = [(s.event_ms / 60_000, getattr(s.row, field_name)) for s in self.samples]
+        pairs = [(t, float(v)) for t, v in points if v is not None]
+        if len(pairs) < 2:
+            return None
+        mean_t = sum(t for t, _ in pairs) / len(pairs)
+        mean_v = sum(v for _, v in pairs) / len(pairs)
+        spread = sum((t - mean_t) ** 2 for t, _ in pairs)
+        if spread == 0:
+            return None
+        return sum((t - mean_t) * (v - mean_v) for t, v in pairs) / spread
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[V]):
+    """All that an agent's functions may look at. There is no clock in it: decisions repeat."""
+
+    value: V
+    subject: str
+    source: Coordinates
+    event_ms: int
+    joins: Mapping[str, Joined] = field(default_factory=dict)
+    windows: Mapping[str, WindowView] = field(default_factory=dict)
+
+    def joined(self, name: str, row: type[M]) -> M | None:
+        """The joined row of that name and type, or None where it is missing."""
+        found = self.joins[name].row
+        return found if isinstance(found, row) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A golden example, run by the contract tests without Kafka and without a model.
+
+    `value` is the row (or the raw record) as JSON-able data, `joins` rows by join name, `answer` what the model is taken
+    to say (None: it said nothing). `outcome` is what must come out, or `skip` the rule that must skip it.
+    """
+
+    title: str
+    value: Mapping[str, Any]
+    joins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    answer: Mapping[str, Any] | None = None
+    outcome: str | None = None
+    skip: str | None = None
+    tier: str | None = None
+
+
+@dataclass(frozen=True)
+class DecisionAgent(Generic[V, F, A]):
+    """One agent: what it reads, what a model may see of it, who answers, and what is decided.
+
+    `watch` fields of an update that did not change make it a skip `unwatched-change`. `on_delete` "retract" publishes a
+    retraction for a deleted row. `adverse` outcomes that a model reaches by itself go to `review_outcome` unless
+    `adverse_alone`. `on_no_answer`: "wait" asks until there is an answer, "review" and "fallback" call `decide` without
+    one or with the answer of `fallback`. `deadline` runs from the hand-over of a record. `valid_for` from event time.
+    """
+
+    name: str
+    version: int
+    reads: TopicSpec[V]
+    writes: TopicSpec[Any]
+    subject: Callable[[V], str]
+    subject_type: str
+    outcomes: tuple[str, ...]
+    features: Callable[[Context[V]], F | Skip | Verdict]
+    features_model: type[F]
+    scorer: Ask[A] | Scorer
+    decide: Callable[[Context[V], F, Answer[A]], Verdict]
+    description: str = ""
+    answer_model: type[A] | None = None
+    when: Callable[[V], Go | Skip] | None = None
+    watch: tuple[str, ...] = ()
+    watch_lookback: int = 5000
+    joins: Mapping[str, Join] = field(default_factory=dict)
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    on_delete: Literal["skip", "retract"] = "skip"
+    scale: Scale | None = None
+    reasons: Mapping[str, ReasonCode] = field(default_factory=dict)
+    adverse: tuple[str, ...] = ()
+    adverse_alone: bool = False
+    review_outcome: str = "review"
+    on_no_answer: Literal["wait", "review", "fallback"] = "review"
+    fallback: Scorer | None = None
+    order: Order = Order.KEY
+    batch: Batch = Batch()
+    in_flight: int = 64
+    deadline: str = "5s"
+    valid_for: str | None = None
+    language: str = "en"
+    owner: str = ""
+    calibration: str | None = None
+    examples: Sequence[Example] = ()

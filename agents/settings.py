@@ -1,0 +1,64 @@
+"""Every setting of Headrace, read from the environment as HEADRACE_*. Each is described here and in docs/settings.md, by test."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What can be configured. Secrets never show in a repr or a log."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True, protected_namespaces=())
+
+    kafka: str = Field(default="127.0.0.1:9092", description="Bootstrap servers, host:port separated by commas.")
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="Security protocol towards Kafka."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="SASL mechanism, where the security protocol uses SASL."
+    )
+    kafka_username: str | None = Field(default=None, description="SASL user name.")
+    kafka_password: SecretStr | None = Field(default=None, description="SASL password.")
+    kafka_cafile: str | None = Field(default=None, description="PEM file with the authorities of the brokers.")
+    kafka_certfile: str | None = Field(default=None, description="PEM file with the client's certificate, for mutual TLS.")
+    kafka_keyfile: str | None = Field(default=None, description="PEM file with the client's key, for mutual TLS.")
+
+    delivery: Literal["auto", "exactly-once", "at-least-once"] = Field(
+        default="auto",
+        description="Promise of the publisher. auto uses transactions where the broker has them and says which promise holds.",
+    )
+    topics: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description='Per topic, by logical name: physical name, encoding hints, partitions. '
+        'Example: {"loan-applications": {"physical": "bank.public.loan_application", "decimals": {"amount": 2}}}.',
+    )
+    group_prefix: str = Field(default="headrace", description="Consumer group of an agent is PREFIX.AGENT.")
+    tenant: str = Field(default="default", description="Written into every decision.")
+    run: str = Field(default="live", description='Part of every decision id: "live" unless a replay is asked for.')
+    agents_path: str | None = Field(
+        default=None, description="Folder with further agent files, beside those that come with Headrace."
+    )
+    data_dir: str = Field(default=".headrace", description="Where brokers, reference tables and logs keep their files.")
+
+    model_base_url: str | None = Field(
+        default=None, description="Any OpenAI-compatible endpoint, e.g. http://127.0.0.1:8080/v1. Unset: no model is asked."
+    )
+    model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
+    model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
+
+    session_timeout: float = Field(default=30.0, description="Seconds without heartbeat after which the group drops a worker.")
+    drain_timeout: float = Field(default=20.0, description="Seconds that a stop or a rebalance waits for calls in flight.")
+    commit_gap: float = Field(
+        default=0.0, description="Least seconds between two commits of one partition: latency traded for fewer transactions."
+    )
+    transaction_timeout: float = Field(default=60.0, description="Seconds after which the broker aborts an open transaction.")
+    hold_records: int = Field(default=8192, description="Most records held per agent; past it reading pauses.")
+    hold_bytes: int = Field(default=64 * 1024 * 1024, description="Most bytes of records held per agent; past it reading pauses.")
+    hold_span: int = Field(default=50_000, description="Most offsets between frontier and last read; past it reading pauses.")
+    commit_metadata_bytes: int = Field(default=4096, description="offset.metadata.max.bytes of the brokers.")
+    metrics_port: int | None = Field(default=None, description="Serve Prometheus metrics on this port. Unset: nothing listens.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address that the metrics server binds to.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="warning", description="Least severe level logged.")

@@ -1,0 +1,85 @@
+"""Scorer: answers for records, exactly one each, in order. Everything that decorates inference wraps this contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.audit import Call
+
+A = TypeVar("A", bound=BaseModel)
+Status = Literal["answered", "invalid", "missing", "refused", "timeout", "unavailable", "limited", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see."""
+
+    decision_id: str
+    features: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[A]):
+    """What came back about one record.
+
+    `value` is there exactly if `status` is "answered". `raw` is what was said before validation, for the audit. `why` is
+    for a person. `tier` says what kind of thing answered; `position` is the record's place in its call.
+    """
+
+    status: Status
+    value: A | None = None
+    tier: Literal["model", "scorecard", "python"] = "model"
+    why: str = ""
+    raw: Any = None
+    call_id: str | None = None
+    position: int | None = None
+    model_requested: str | None = None
+    model_returned: str | None = None
+
+
+class Scorer(Protocol):
+    """Promise: as many answers as questions, in their order; never raises for a data fault, a limit or an outage.
+
+    An exception that does leave is a defect or a configuration that can not work, and ends the process.
+    """
+
+    @property
+    def name(self) -> str:
+        """For a person and for metrics."""
+        ...
+
+    async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+        """Answer before `deadline` (seconds of the running loop's clock, `loop.time()`); what is late is a "timeout"."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections back. Safe to call twice."""
+        ...
+
+
+CallSink = Callable[[Call], None]
+"""Where a transport reports each request when it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[A]):
+    """A question for a language model: the type of the answer and the instructions.
+
+    `answer` has enums and ranges only and always has a way to say that the information does not suffice. `prompt` is
+    static (no record data): it is the byte-identical prefix of every call. `max_tokens` is per record. `extra` goes into
+    the request body as it is.
+    """
+
+    answer: type[A]
+    prompt: str
+    max_tokens: int = 160
+    temperature: float | None = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def ignore(call: Call) -> None:
+    """A CallSink for those who do not audit."""

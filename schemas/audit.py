@@ -1,0 +1,74 @@
+"""Judgement and Call: the audit of how a decision came about. Never read by business systems."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.wire import Wire
+
+JUDGEMENT_SCHEMA = "headrace.judgement.v1"
+CALL_SCHEMA = "headrace.call.v1"
+
+
+class Judgement(Wire):
+    """Published in the transaction of its decision: what was shown, what was answered, which rules fired."""
+
+    schema_: str = Field(default=JUDGEMENT_SCHEMA, alias="schema")
+    decision_id: str
+    call_id: str | None = None
+    position: int | None = None
+    features: dict[str, Any] | None = None
+    raw_answer: Any = None
+    answer: dict[str, Any] | None = None
+    rules: list[str] = Field(default_factory=list)
+    proposed_outcome: str | None = None
+    outcome: str | None = None
+    cache: str | None = None
+    tiers: list[str] = Field(default_factory=list)
+
+
+class Tokens(Wire):
+    """Tokens by class, as the endpoint reported them."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+
+CallStatus = Literal["ok", "partial", "timeout", "unavailable", "limited", "rejected", "protocol", "refused", "cancelled"]
+
+
+class Call(Wire):
+    """One request to a model, published when it ends, whatever becomes of its outcomes. Times are RFC 3339."""
+
+    schema_: str = Field(default=CALL_SCHEMA, alias="schema")
+    call_id: str
+    agent: str
+    attempt: int = 1
+    hedge_of: str | None = None
+    manifest: str | None = None
+    endpoint: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    model_requested: str
+    model_returned: str | None = None
+    request_hash: str
+    response_hash: str | None = None
+    records: list[str] = Field(default_factory=list)
+    nonce: str | None = None
+    shuffle_seed: int | None = None
+    status: CallStatus
+    error: str | None = None
+    finish_reason: str | None = None
+    tokens_reserved: int = 0
+    tokens: Tokens = Field(default_factory=Tokens)
+    cost_micro: int | None = None
+    currency: str | None = None
+    price_table: str | None = None
+    queued_at: str | None = None
+    sent_at: str | None = None
+    first_at: str | None = None
+    done_at: str | None = None
+    masking: str | None = None

@@ -1,0 +1,55 @@
+"""DeadLetter: an input record that could not be decided, kept byte for byte, with the reason and its coordinates in headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.wire import Wire
+
+SCHEMA = "headrace.dead-letter.v1"
+Stage = Literal["read", "decode", "clean", "state", "join", "features", "score", "decide", "publish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why one record is bad. `reason` is a short stable code, `field` the path of the offending field, `detail` for a person.
+
+    `detail` never quotes more than a few characters of a value: dead letters are read by more people than the source.
+    """
+
+    stage: Stage
+    reason: str
+    detail: str = ""
+    field: str | None = None
+
+    def __str__(self) -> str:
+        where = f" at {self.field}" if self.field else ""
+        return f"{self.stage}: {self.reason}{where}: {self.detail}"
+
+
+class DeadLetter(Wire):
+    """What the headers `headrace_*` of a dead letter say. The record's own key, value and headers are kept as they came.
+
+    `truncated` is true when the value did not fit the dead letter topic: then the record's value is only the head of the
+    original, and `input_hash` and `value_bytes` say what the whole was.
+    """
+
+    schema_: str = SCHEMA
+    id: str
+    agent: str
+    version: int
+    stage: Stage
+    reason: str
+    field: str | None = None
+    detail: str = ""
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None = None
+    part: int = 0
+    parts: int = 1
+    input_hash: str
+    value_bytes: int = 0
+    truncated: bool = False
+    at: str

@@ -1,0 +1,54 @@
+"""Receipt: what one commit closed. From receipts, decisions and dead letters alone every input can be accounted for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.wire import Wire
+
+SCHEMA = "headrace.receipt.v1"
+Range = tuple[int, int]
+"""Half-open range of offsets: [first, one past the last)."""
+
+
+class Position(Wire):
+    """How far a reference table had been read when the receipt was written."""
+
+    name: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class Receipt(Wire):
+    """One commit of one source partition.
+
+    `from`/`to` are the frontier before and after: every offset below `to` has its outcome. `seq` counts commits of the
+    partition without a gap. `closed` are the ranges whose outcome is in this commit (above or below the frontier),
+    `skips` the part of them that a named rule skipped, `part_skips` single parts [offset, part, rule] of records with
+    several subjects, `lost` ranges that retention removed before they were read. `decisions` and `dead_letters` count the
+    records published with it.
+    """
+
+    schema_: str = Field(default=SCHEMA, alias="schema")
+    agent: str
+    version: int
+    run: str = "live"
+    promise: Literal["exactly-once", "at-least-once"]
+    topic: str
+    partition: int
+    seq: int
+    from_: int = Field(alias="from")
+    to: int
+    closed: list[Range] = Field(default_factory=list)
+    skips: dict[str, list[Range]] = Field(default_factory=dict)
+    part_skips: list[tuple[int, int, str]] = Field(default_factory=list)
+    lost: list[Range] = Field(default_factory=list)
+    decisions: int = 0
+    dead_letters: int = 0
+    references: list[Position] = Field(default_factory=list)
+    spend: dict[str, int] = Field(default_factory=dict)
+    worker: str
+    at: str

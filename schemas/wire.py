@@ -1,0 +1,20 @@
+"""The base of every record we publish as JSON: frozen, and readers ignore fields that a later minor version added."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Wire(BaseModel):
+    """A published record. Field names on the wire are the aliases where there are any."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, ser_json_inf_nan="null")
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """Epoch milliseconds as RFC 3339 in UTC with milliseconds, e.g. 2026-11-23T18:54:18.120Z."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"

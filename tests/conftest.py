@@ -1,0 +1,1 @@
+"""Shared fixtures. The heavy machinery is in tests/support/."""

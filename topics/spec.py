@@ -1,0 +1,175 @@
+"""TopicSpec: what a topic is called, how its records are encoded and cleaned, and who owns it; and the registry of all topics.
+
+A spec is logical. The physical name and the encoding are the user's to choose (a Debezium prefix, a converter, a decimal
+mode): `TopicSpec.placed` gives the spec as it is configured at this site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.change import Change
+from schemas.errors import TopicError
+from schemas.event import Event
+from schemas.reading import Reading
+
+V = TypeVar("V")
+R = TypeVar("R", bound=BaseModel)
+Kind = Literal["change", "reading", "event", "out"]
+DecimalHint = int
+"""Scale of a schemaless base64 decimal column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the producer of a topic writes it. Everything is detected where the wire says it; hints are for what it does not say.
+
+    `decimals`: column -> scale of a base64 decimal whose schema is not on the wire. `temporals`: column -> one of "date",
+    "millis", "micros", "nanos", "time_millis", "time_micros" where no schema says it. `unwrapped`: the rows are flat
+    (ExtractNewRecordState); None detects it. `max_bytes`, `max_depth` bound what is parsed at all.
+    """
+
+    decimals: Mapping[str, DecimalHint] = field(default_factory=dict)
+    temporals: Mapping[str, str] = field(default_factory=dict)
+    timestamps: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
+    unwrapped: bool | None = None
+    max_bytes: int = 1_000_000
+    max_depth: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Inclusive bounds of a number. Outside: "dead_letter", "null" (forget the value) or "clamp"."""
+
+    min: float | None = None
+    max: float | None = None
+    on_violation: Literal["dead_letter", "null", "clamp"] = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`value * factor + offset` turns the unit on the wire into the unit of the field (K to degC: Unit(1, -273.15))."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How far event time may lie from the broker's record time. A record outside is named as such and never put in a window."""
+
+    max_past_ms: int = 7 * 86_400_000
+    max_future_ms: int = 300_000
+    on_violation: Literal["dead_letter", "skip"] = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Declared cleaning, applied between parsing and validation in this order: rename, defaults, units, ranges.
+
+    `rename`: name on the wire -> field of the row. Each rule that acts is counted as `rename:NAME`, `default:FIELD`,
+    `unit:FIELD`, `range:FIELD`.
+    """
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec(Generic[V]):
+    """One topic. `name` is its logical name in the registry; `physical` what it is called on the broker.
+
+    `dedupe` is the number of offsets back within which an equal event id is a repeat (0: never). `key` names the primary
+    key columns of a change topic. `retention_ms` -1 keeps for ever.
+    """
+
+    name: str
+    kind: Kind
+    row: type[BaseModel] | None = None
+    key: tuple[str, ...] = ()
+    physical: str = ""
+    partitions: int = 6
+    retention_ms: int = 7 * 86_400_000
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+    max_message_bytes: int = 1_048_588
+    owner: str = ""
+    description: str = ""
+    encoding: Encoding = Encoding()
+    clean: Clean = Clean()
+    clock: Clock | None = None
+    dedupe: int = 0
+
+    @property
+    def topic(self) -> str:
+        """The name on the broker."""
+        return self.physical or self.name
+
+    def placed(self, override: Mapping[str, Any]) -> TopicSpec[V]:
+        """This spec as configured at one site. Raises TopicError naming a key that is not known."""
+        known = {"physical", "partitions", "retention_ms", "max_message_bytes", "dedupe"}
+        enc = set(Encoding.__dataclass_fields__)
+        plain: dict[str, Any] = {}
+        hints: dict[str, Any] = {}
+        for name, value in override.items():
+            if name in known:
+                plain[name] = value
+            elif name in enc:
+                hints[name] = value
+            else:
+                raise TopicError(f"placing topic {self.name}: unknown setting {name!r}; known are {sorted(known | enc)}")
+        return replace(self, **plain, encoding=replace(self.encoding, **hints))
+
+
+def change_topic(name: str, row: type[R], *, key: tuple[str, ...], **rest: Any) -> TopicSpec[Change[R]]:
+    """A topic of row changes. Its default cleanup is delete; joined topics are usually compacted."""
+    return TopicSpec(name=name, kind="change", row=row, key=key, **rest)
+
+
+def reading_topic(name: str, row: type[R], **rest: Any) -> TopicSpec[Reading[R]]:
+    """A topic of device measurements; its clock is checked and repeats within 1,000 offsets are skipped unless told otherwise."""
+    rest.setdefault("clock", Clock())
+    rest.setdefault("dedupe", 1000)
+    return TopicSpec(name=name, kind="reading", row=row, **rest)
+
+
+def event_topic(name: str, row: type[R], **rest: Any) -> TopicSpec[Event[R]]:
+    """A topic of plain JSON events or CloudEvents."""
+    return TopicSpec(name=name, kind="event", row=row, **rest)
+
+
+def out_topic(name: str, **rest: Any) -> TopicSpec[Any]:
+    """A topic that we write."""
+    return TopicSpec(name=name, kind="out", **rest)
+
+
+class Registry:
+    """All topics, by logical name, as placed at this site."""
+
+    def __init__(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._overrides = dict(overrides or {})
+        self._specs: dict[str, TopicSpec[Any]] = {}
+
+    def add(self, spec: TopicSpec[V]) -> TopicSpec[V]:
+        """Register and place a spec. The same name twice must be the same spec; else TopicError."""
+        placed = spec.placed(self._overrides.get(spec.name, {}))
+        seen = self._specs.get(spec.name)
+        if seen is not None and seen != placed:
+            raise TopicError(f"registering topic {spec.name}: two different specs carry this name")
+        self._specs[spec.name] = placed
+        return placed
+
+    def __iter__(self) -> Iterator[TopicSpec[Any]]:
+        return iter(self._specs.values())
+
+    def __getitem__(self, name: str) -> TopicSpec[Any]:
+        return self._specs[name]
+
+    def unused_overrides(self) -> list[str]:
+        """Overrides that name no registered topic: a typing mistake a person wants to hear about."""
+        return sorted(set(self._overrides) - set(self._specs))
