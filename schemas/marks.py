@@ -16,13 +16,13 @@ class Protected:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """Field name -> the mark of that kind, for each field that carries one."""
+    """`Annotated[str, Untrusted(max=4000)]`: free text from outside; cut to `max` characters, sent as data only."""
 
     max: int = 4000
 
 
 def marked(model: type[BaseModel], mark: type) -> dict[str, object]:
-    """Field name -> the mark of that kind, for the fields of `model` that carry one."""
+    """Field name -> the mark of that kind, for each field that carries one."""
     return {
         name: found
         for name, field in model.model_fields.items()
