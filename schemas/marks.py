@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +21,20 @@ class Protected:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """`Annotated[str, Untrusted(max=4000)]`: free text from outside; cut to `max` characters, sent as data only."""
+    """`Annotated[str, Untrusted(max=4000)]`: free text from outside; cut to `max` characters, sent as data only.
+
+    The cut is part of validation, so it also holds inside nested models and lists. Mark features, not rows: a marked
+    column of a row is cut when it is decoded.
+    """
 
     max: int = 4000
+
+    def cut(self, value: Any) -> Any:
+        """At most `max` characters of a text; anything else as it is."""
+        return value[: self.max] if isinstance(value, str) else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.cut, handler(source))
 
 
 def marked(model: type[BaseModel], mark: type) -> dict[str, object]:
@@ -29,3 +45,29 @@ def marked(model: type[BaseModel], mark: type) -> dict[str, object]:
         for found in field.metadata
         if isinstance(found, mark)
     }
+
+
+def marks(model: type[BaseModel], mark: type[M]) -> dict[str, M]:
+    """Path -> the mark of that kind, at every depth: `turns.text` is the field `text` of each item of `turns`."""
+    return dict(_walk_model(model, mark, "", ()))
+
+
+def _walk_model(model: type[BaseModel], mark: type[M], prefix: str, above: tuple[type, ...]) -> Iterator[tuple[str, M]]:
+    if model in above:
+        return  # a model that contains itself: its marks have been seen
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        yield from ((path, found) for found in field.metadata if isinstance(found, mark))
+        yield from _walk_type(field.annotation, mark, path, (*above, model))
+
+
+def _walk_type(annotation: Any, mark: type[M], path: str, above: tuple[type, ...]) -> Iterator[tuple[str, M]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from _walk_model(annotation, mark, f"{path}.", above)
+        return
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        yield from ((path, found) for found in arguments[1:] if isinstance(found, mark))
+        arguments = arguments[:1]
+    for inner in arguments:
+        yield from _walk_type(inner, mark, path, above)

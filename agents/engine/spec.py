@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from models.contract import Answer, Ask, Scorer
 from schemas.change import Change
 from schemas.decision import Review
+from schemas.errors import AgentError
 from topics.spec import TopicSpec
 
 V = TypeVar("V")
@@ -38,7 +39,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do not decide this record; `rule` is a short stable name that the receipt records."""
+    """Do not decide this record; `rule` is one of the agent's `rules`, and the receipt records it."""
 
     rule: str
 
@@ -75,7 +76,8 @@ class Scale:
 class Verdict:
     """What an agent's policy decided.
 
-    `proposed` is what the tier alone would have decided, where a floor or rule named in `overrides` changed it.
+    `proposed` is what the tier alone would have decided, where a floor or rule named in `overrides` changed it. A verdict
+    by rule (returned by `features`) names its rule in `overrides`. Every name is one of the agent's `rules`.
     """
 
     outcome: str
@@ -165,6 +167,10 @@ class WindowView:
     samples: Sequence[Sample] = ()
     truncated: bool = False
 
+    def rows(self, row: type[M]) -> list[M]:
+        """The rows of that type, oldest first."""
+        return [s.row for s in self.samples if isinstance(s.row, row)]
+
     def values(self, field_name: str) -> list[float]:
         """The numbers of one field, oldest first; samples without it are left out."""
         found = (getattr(s.row, field_name) for s in self.samples)
@@ -205,23 +211,36 @@ class Context(Generic[V]):
 class Example:
     """A golden example, run by the contract tests without Kafka and without a model.
 
-    `value` is the row (or the raw record) as JSON-able data, `joins` rows by join name, `answer` what the model is taken
-    to say (None: it said nothing). `outcome` is what must come out, or `skip` the rule that must skip it.
+    `value` is the row as JSON-able data, after cleaning; `joins` rows by join name (an absent one is missing); `history`
+    earlier rows of the same subject, oldest first, `spacing` of event time apart, the value one `spacing` after the last.
+    `before` makes it an update of that row. `answer` is what the model is taken to say (None: it said nothing). What must
+    come out is `outcome`, or `skip`, the rule that must skip it; `reasons`, where given, are its codes in order, and
+    `overrides` its rules.
     """
 
     title: str
     value: Mapping[str, Any]
+    before: Mapping[str, Any] | None = None
     joins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     answer: Mapping[str, Any] | None = None
     outcome: str | None = None
     skip: str | None = None
     tier: str | None = None
+    reasons: tuple[str, ...] | None = None
+    overrides: tuple[str, ...] | None = None
+    spacing: str = "60s"
+    at_ms: int = 1_700_000_000_000
 
 
 @dataclass(frozen=True)
 class DecisionAgent(Generic[V, F, A]):
     """One agent: what it reads, what a model may see of it, who answers, and what is decided.
+
+    `when` keeps a record from being decided, not from entering windows. `features` returns a Verdict to decide by rule,
+    before anything is paid. `rules` is the closed list of what may be named by a Skip or in a Verdict's `overrides`, each
+    with a sentence for a person; `policy` the numbers the rules use; both go into the manifest, so a decision says by
+    which threshold it was made. `result_model` is the type of a verdict's `result`, for subscribers.
 
     `watch` fields of an update that did not change make it a skip `unwatched-change`. `on_delete` "retract" publishes a
     retraction for a deleted row. `adverse` outcomes that a model reaches by itself go to `review_outcome` unless
@@ -264,3 +283,15 @@ class DecisionAgent(Generic[V, F, A]):
     owner: str = ""
     calibration: str | None = None
     examples: Sequence[Example] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    result_model: type[BaseModel] | None = None
+
+    @property
+    def answers(self) -> type[A]:
+        """The type of the answer, whoever gives it. Raises AgentError where neither `scorer` nor `answer_model` says it."""
+        if isinstance(self.scorer, Ask):
+            return self.scorer.answer
+        if self.answer_model is None:
+            raise AgentError(f"agent {self.name}: a scorer that is no Ask needs answer_model, the type of its answers")
+        return self.answer_model
