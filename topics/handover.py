@@ -7,7 +7,7 @@ order; the handler finishes each handed record exactly once, in any order, or ne
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -78,7 +78,16 @@ class OwnedPartition(Protocol):
         ...
 
     def finish(self, slot: Slot, index: int, outcome: Finished) -> None:
-        """The record `slot.records[index]` has its outcome. It is published and committed soon; memory is freed then."""
+        """The record `slot.records[index]` has its outcome. It is published and committed soon; memory is freed then.
+
+        Raises RecordTooLarge, and takes nothing, when an outbound record can not fit its topic: finish with a dead letter
+        instead (topics/dead_letters.py builds one that fits). Raises FatalError for a record that is finished already.
+        After this call `slot.records[index]` may no longer be there.
+        """
+        ...
+
+    def limit(self, topic: str) -> int:
+        """The largest record that an outbound topic takes, in bytes as topics/publish/sizes.py counts them."""
         ...
 
     def is_done(self, slot: Slot, index: int) -> bool:
@@ -138,7 +147,10 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What the transport needs to know of one agent: its group, its topics, its bounds."""
+    """What the transport needs to know of one agent: its group, its topics, its bounds.
+
+    `limits` are the outbound topics' max.message.bytes as configured; where the broker tells its own, that one counts.
+    """
 
     agent: str
     version: int
@@ -147,6 +159,7 @@ class Feed:
     receipts: str
     outbound: tuple[str, ...]
     bounds: Bounds = field(default_factory=Bounds)
+    limits: Mapping[str, int] = field(default_factory=dict)
     run: str = "live"
     worker: str = ""
     commit_gap: float = 0.0
