@@ -363,7 +363,8 @@ REASONS: Final[Mapping[str, ReasonCode]] = {
 # ------------------------------------------------------------------------------------------------------------- golden examples
 
 _LOAN = {"id": 1, "customer_id": 7, "amount": "1169.00", "duration_months": 6, "purpose": "radio/television",
-         "installment_rate": 4, "other_debtors": "none", "other_installment_plans": "none", "property": "real estate"}  # fmt: skip
+         "installment_rate": 4, "other_debtors": "none", "other_installment_plans": "none",
+         "property": "real estate"}  # fmt: skip
 _PERSON = {"id": 7, "checking_account": "0 <= ... < 200 DM", "savings": "... >= 1000 DM", "employment_since": "... >= 7 years",
            "credit_history": "existing credits paid back duly till now", "existing_credits": 1, "housing": "own",
            "income": "2400.00", "job": "skilled employee / official", "personal_status_and_sex": "male : single", "age": 67,
