@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -148,9 +148,8 @@ class Joined:
     age_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One record inside a window."""
+class Sample(NamedTuple):
+    """One record inside a window. A tuple: a window may hold thousands, and a frozen dataclass costs four times as much."""
 
     event_ms: int
     offset: int
