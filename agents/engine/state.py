@@ -161,7 +161,7 @@ class PartitionState:
         self._has_windows = bool(agent.windows)
         self._seen = Seen(reads.dedupe) if reads.dedupe > 0 else None
         self._watched = Watched(agent.watch, agent.watch_lookback) if agent.watch and reads.kind == "change" else None
-        watch = agent.watch_lookback if self._watched else 0
+        watch = agent.watch_lookback if self._watched is not None else 0
         # an unwatched change takes no bucket of a cool-down, so a cool-down reaches as far as what it looks at reaches
         gate = self._windows.gate_lookback + watch if self._windows.gate_lookback else 0
         self.horizon = max(reads.dedupe, 0) + max(self._windows.lookback, watch, gate)

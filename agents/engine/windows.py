@@ -29,8 +29,6 @@ from agents.engine.duration import millis
 from agents.engine.spec import Sample, Window, WindowView
 from schemas.errors import ConfigError
 
-_Entry = tuple[int, int, BaseModel]
-"""(event time in ms, offset, row): a third of the cost of a Sample, and most entries are never looked at."""
 _event_ms = itemgetter(0)
 _offset = itemgetter(1)
 
@@ -53,13 +51,13 @@ class _Log:
     __slots__ = ("descent", "entries", "stale")
 
     def __init__(self) -> None:
-        self.entries: list[_Entry] = []
+        self.entries: list[Sample] = []
         self.stale = 0
         """How many entries at the head are beyond the longest lookback."""
         self.descent = 0
         """Index of the last entry whose event time is before its predecessor's; 0 where there is none."""
 
-    def append(self, entry: _Entry) -> None:
+    def append(self, entry: Sample) -> None:
         entries = self.entries
         if entries and entry[0] < entries[-1][0]:
             self.descent = len(entries)
@@ -82,7 +80,7 @@ class Samples(Sequence[Sample]):
 
     __slots__ = ("_cut", "_descent", "_entries", "_first", "_from_ms", "_stop", "_to_ms")
 
-    def __init__(self, entries: list[_Entry], stop: int, descent: int, first: int, from_ms: int, to_ms: int) -> None:
+    def __init__(self, entries: list[Sample], stop: int, descent: int, first: int, from_ms: int, to_ms: int) -> None:
         self._entries = entries
         self._stop = stop
         self._descent = descent
@@ -102,7 +100,7 @@ class Samples(Sequence[Sample]):
                 # a late record is among them; the sort is stable, so equal times stay in the order of the log
                 within = [e for e in entries[start:stop] if self._from_ms < e[0] <= self._to_ms]
                 within.sort(key=_event_ms)
-            self._cut = tuple(Sample(event_ms, offset, row) for event_ms, offset, row in within)
+            self._cut = tuple(within)
             self._entries = []
         return self._cut
 
@@ -196,7 +194,7 @@ class WindowSet:
         log = self._logs.get(subject)
         if log is None:
             log = self._logs[subject] = _Log()
-        log.append((event_ms, offset, row))
+        log.append(Sample(event_ms, offset, row))
         self._order.append((offset, subject))
         if evaluable:
             cool_down = False
