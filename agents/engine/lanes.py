@@ -16,10 +16,11 @@ T = TypeVar("T")
 class Lane(Generic[T]):
     """The items of one key that have no outcome yet, oldest first."""
 
-    __slots__ = ("busy", "dead", "items", "key", "queued")
+    __slots__ = ("busy", "dead", "home", "items", "key", "queued")
 
-    def __init__(self, key: Hashable | None) -> None:
+    def __init__(self, key: Hashable | None, home: Lanes[T]) -> None:
         self.key = key
+        self.home = home
         self.items: deque[T] = deque()
         self.busy = False
         self.queued = False
@@ -38,9 +39,9 @@ class Lanes(Generic[T]):
         self._lanes: dict[Hashable, Lane[T]] = {}
         self._single: set[Lane[T]] = set()
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Whether an item of this key is still without outcome."""
-        return key in self._lanes
+    def __contains__(self, key: Hashable | None) -> bool:
+        """Whether an item of this key is still without outcome. Nothing shares the key None."""
+        return key is not None and key in self._lanes
 
     def __iter__(self) -> Iterator[Lane[T]]:
         yield from self._lanes.values()
@@ -53,12 +54,12 @@ class Lanes(Generic[T]):
     def add(self, key: Hashable | None, item: T) -> Lane[T]:
         """Put an item behind the others of its key and return the lane. None is a key of its own each time."""
         if key is None:
-            lane: Lane[T] = Lane(None)
+            lane: Lane[T] = Lane(None, self)
             self._single.add(lane)
         else:
             found = self._lanes.get(key)
             if found is None:
-                lane = self._lanes[key] = Lane(key)
+                lane = self._lanes[key] = Lane(key, self)
             else:
                 lane = found
         lane.items.append(item)

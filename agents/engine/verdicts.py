@@ -107,7 +107,7 @@ class Rules:
         overrides = list(verdict.overrides)
         review = verdict.review.model_dump() if verdict.review is not None else dict(NO_REVIEW)
         why = None
-        if tier == "none" and agent.on_no_answer != "wait" and outcome != agent.review_outcome:
+        if tier == "none" and outcome != agent.review_outcome:
             outcome, why = agent.review_outcome, "no-answer"
         elif tier in ("model", "scorecard", "python", "fallback") and outcome in agent.adverse and not agent.adverse_alone:
             by_rule = bool(verdict.overrides) and verdict.proposed not in (None, outcome)

@@ -1,0 +1,94 @@
+"""Prometheus metrics: one commented list, filled from plain counters at the moment of a scrape, so the hot path pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agents.engine.runtime import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric: its name without the prefix `headrace_`, its labels beside `agent`, and what it tells a person."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+DEFINITIONS: tuple[Definition, ...] = (
+    # what came in
+    Definition("records_read", "counter", "Input records handed to the engine."),
+    Definition("records_cleaned", "counter", "Values changed by a declared cleaning rule.", ("rule",)),
+    # what became of it: every record ends in exactly one of the next three
+    Definition("decisions", "counter", "Decisions, by outcome.", ("outcome",)),
+    Definition("decision_tiers", "counter", "Decisions, by the tier that made them; none means that nothing answered in time.", ("tier",)),
+    Definition("dead_letters", "counter", "Records that could not be decided, by reason.", ("reason",)),
+    Definition("skips", "counter", "Records skipped by a named rule.", ("rule",)),
+    Definition("reasons_dropped", "counter", "Reasons that were not in the catalogue or did not hold."),
+    # asking
+    Definition("batches", "counter", "Micro-batches handed to the scorer."),
+    Definition("records_asked", "counter", "Records in those batches."),
+    Definition("records_unanswered", "counter", "Records asked about in vain, by what happened.", ("status",)),
+    Definition("records_expired", "counter", "Records whose deadline passed before they could be asked about."),
+    Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
+    # the Kafka side; see topics/transport/stats.py
+    Definition("transport", "counter", "Events of the transport, by name.", ("event",)),
+    Definition("held", "gauge", "What is held in memory now, by unit: records or bytes.", ("unit",)),
+    Definition("lag_records", "gauge", "Records of a partition not yet decided and committed.", ("partition",)),
+)
+
+
+class Source(Protocol):
+    """Something that knows current values: (definition name, label values, number)."""
+
+    def samples(self) -> Iterable[tuple[str, tuple[str, ...], float]]: ...
+
+
+class AgentCollector(Collector):
+    """Exports all sources of all agents of a process."""
+
+    def __init__(self, sources: Mapping[str, Iterable[Source]]) -> None:
+        self._sources = {agent: tuple(found) for agent, found in sources.items()}
+
+    def collect(self) -> Iterator[Metric]:
+        """Build the families anew from the current counters."""
+        families: dict[str, Any] = {}
+        for d in DEFINITIONS:
+            made = CounterMetricFamily if d.kind == "counter" else GaugeMetricFamily
+            families[d.name] = made(f"headrace_{d.name}", d.help, labels=("agent", *d.labels))
+        for agent, sources in self._sources.items():
+            for source in sources:
+                for name, labels, value in source.samples():
+                    families[name].add_metric((agent, *labels), value)
+        yield from families.values()
+
+
+class EngineSource:
+    """The counters of one engine and its pipeline."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """See Source."""
+        counts, stats = self._engine.pipeline.counts, self._engine.stats
+        yield "records_read", (), counts.records
+        yield "reasons_dropped", (), self._engine.pipeline.rules.reasons_dropped
+        yield "batches", (), stats.batches
+        yield "records_asked", (), stats.asked
+        yield "records_expired", (), stats.expired
+        yield "calls_in_flight", (), stats.in_flight
+        tables = (
+            ("decisions", counts.outcomes), ("decision_tiers", counts.tiers), ("dead_letters", counts.dead_letters),
+            ("skips", counts.skips), ("records_cleaned", counts.cleaned), ("records_unanswered", stats.unanswered),
+        )  # fmt: skip
+        for name, table in tables:
+            for label, value in list(table.items()):
+                yield name, (label,), value

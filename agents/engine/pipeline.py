@@ -1,0 +1,289 @@
+"""The way of one record, from bytes to outbound records: decode, state, when, joins, features, answer, decide, write.
+
+Synchronous and without I/O: the running worker, `headrace agents try` and the benchmarks all go through here. A stage that
+fails on a record gives that record a dead letter, never its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from topics.dead_letters import dead_letter
+
+from agents.engine.joins import Joins
+from agents.engine.spec import Context, Coordinates, DecisionAgent, Joined, Order, Skip, Verdict, WindowView
+from agents.engine.state import Fate, PartitionState
+from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
+from models.contract import Answer
+from schemas.change import Change
+from schemas.dead_letter import Fault
+from schemas.event import Event
+from schemas.identity import decision_id, input_hash
+from schemas.reading import Reading
+from topics.decode import decoder
+from topics.decode.result import Control, Decoded, Result
+from topics.handover import Outbound
+from topics.record import RawRecord
+
+Agent = DecisionAgent[Any, Any, Any]
+TRACE_HEADERS = ("traceparent", "tracestate")
+PARTITION_LANE = "partition"
+DELETE = Skip("delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The outcome of one part of a record: outbound records, or the rule that skipped it."""
+
+    outbound: tuple[Outbound, ...] = ()
+    skip: str | None = None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it may not overtake: decisions of one subject; a skip or a dead letter is not part of their order."""
+        return bool(self.outbound) and self.outbound[0].purpose == "decision"
+
+
+@dataclass(slots=True)
+class Item:
+    """One part of one record on its way. `settled` is set once its outcome is known; until then it may hold features."""
+
+    record: RawRecord
+    value: Any
+    subject: str
+    part: int
+    parts: int
+    event_ms: int
+    received_ms: int
+    windows: Mapping[str, WindowView]
+    joins: Mapping[str, Joined] | None = None
+    context: Context[Any] | None = None
+    features: BaseModel | None = None
+    settled: Settled | None = None
+    tiers: list[str] = field(default_factory=list)
+    id: str = ""
+    hash: str = ""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of records and parts; plain integers, read by the metrics when somebody asks."""
+
+    records: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    tiers: dict[str, int] = field(default_factory=dict)
+    skips: dict[str, int] = field(default_factory=dict)
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def add(table: dict[str, int], name: str, by: int = 1) -> None:
+        """Count under a name."""
+        table[name] = table.get(name, 0) + by
+
+
+class Pipeline:
+    """One agent's way of a record at one site. `wall_ms` is epoch milliseconds now, used for nothing but stamps."""
+
+    def __init__(
+        self, agent: Agent, site: Site, *, dead_letters: str, judgements: str | None, joins: Joins | None,
+        wall_ms: Callable[[], int], dead_letter_bytes: int,
+    ) -> None:  # fmt: skip
+        self.agent = agent
+        self.counts = Counts()
+        self.rules = Rules(agent)
+        self._site = site
+        self._joins = joins
+        self._wall_ms = wall_ms
+        self._dead_letters = dead_letters
+        self._dead_letter_bytes = dead_letter_bytes
+        self._writer = Writer(agent, site, judgements=judgements)
+        self._decode: Callable[[RawRecord], Result[Any]] = decoder(agent.reads)
+        self._empty: Mapping[str, Joined] = {}
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+    def new_state(self, log_start: int) -> PartitionState:
+        """Empty state of one source partition whose log begins at `log_start`."""
+        return PartitionState(self.agent, self.agent.reads, log_start=log_start)
+
+    def replay(self, state: PartitionState, record: RawRecord) -> None:
+        """Feed a record to the state without deciding it: it has its outcome, or lies before the first one to decide."""
+        result = self._decode(record)
+        if isinstance(result, Decoded):
+            for value in result.values:
+                if isinstance(value, Change | Reading | Event):
+                    with contextlib.suppress(Exception):  # it had its dead letter when it was read for the first time
+                        self._feed(state, value, record)
+
+    def read(self, state: PartitionState, record: RawRecord) -> list[Item]:
+        """The parts of a record, each either settled already or ready for its joins. Never raises, never empty."""
+        self.counts.records += 1
+        try:
+            result = self._decode(record)
+        except Exception as error:  # noqa: BLE001 - a decoder is total; should one not be, its record still gets an outcome
+            result = Fault("decode", "decoder-error", _describe(error))
+        if isinstance(result, Fault):
+            return [self._settled(record, 0, 1, self._bury(record, result))]
+        if isinstance(result, Control):
+            return [self._settled(record, 0, 1, self._skip(result.kind))]
+        for rule in result.cleaned:
+            Counts.add(self.counts.cleaned, rule)
+        parts = len(result.values)
+        if parts == 0:
+            return [self._settled(record, 0, 1, self._skip("empty"))]
+        return [self._part(state, record, value, part, parts) for part, value in enumerate(result.values)]
+
+    def _part(self, state: PartitionState, record: RawRecord, value: Any, part: int, parts: int) -> Item:
+        if isinstance(value, Fault):
+            return self._settled(record, part, parts, self._bury(record, value, part, parts))
+        if not isinstance(value, Change | Reading | Event):
+            return self._settled(record, part, parts, self._skip(value.rule))
+        try:
+            subject, event_ms, fate = self._feed(state, value, record)
+        except Exception as error:  # noqa: BLE001 - whatever an agent's function raises is a fault of this record only
+            fault = Fault("state", "agent-error", _describe(error))
+            return self._settled(record, part, parts, self._bury(record, fault, part, parts))
+        if isinstance(fate, Skip):
+            return self._settled(record, part, parts, self._skip(fate.rule))
+        item = Item(record, value, subject, part, parts, event_ms, self._wall_ms(), fate.views)
+        if isinstance(value, Change) and value.op == "d":
+            item.settled = self._retract(item)
+        return item
+
+    def _feed(self, state: PartitionState, value: Any, record: RawRecord) -> tuple[str, int, Fate]:
+        """Subject, event time, and what the state and `when` say: the same for the same record whenever it is fed."""
+        agent = self.agent
+        subject = agent.subject(value)
+        event_ms = value.event_ms if value.event_ms is not None else record.timestamp
+        refused: Skip | None = None
+        if isinstance(value, Change) and value.op == "d":
+            refused = DELETE if agent.on_delete == "skip" else None
+        elif agent.when is not None:
+            said = agent.when(value)
+            refused = said if isinstance(said, Skip) else None
+        fate = state.feed(value, subject=subject, offset=record.offset, event_ms=event_ms, evaluable=refused is None)
+        return subject, event_ms, refused if refused is not None and not isinstance(fate, Skip) else fate
+
+    # ---- joins and features ------------------------------------------------------------------------------------------
+    def lane_key(self, item: Item) -> str | None:
+        """What this item may not overtake."""
+        order = self.agent.order
+        return item.subject if order is Order.KEY else PARTITION_LANE if order is Order.PARTITION else None
+
+    def waits(self, item: Item) -> bool:
+        """Try the joins without waiting. True where a row is still to be waited for."""
+        if self._joins is None:
+            item.joins = self._empty
+            return False
+        item.joins, complete = self._joins.now(item.value, item.event_ms)
+        return not complete
+
+    def prepare(self, item: Item) -> None:
+        """Compute the features, or settle by skip or rule. Needs `item.joins`. Never raises."""
+        record = item.record
+        where = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
+        joins = item.joins if item.joins is not None else self._empty
+        context = item.context = Context(item.value, item.subject, where, item.event_ms, joins, item.windows)
+        try:
+            made = self.agent.features(context)
+            if isinstance(made, Skip):
+                item.settled = self._skip(made.rule)
+            elif isinstance(made, Verdict):
+                item.tiers.append("rule")
+                item.settled = self._decided(item, made, None, "rule", None)
+            else:
+                item.features = made
+        except Exception as error:  # noqa: BLE001 - see _part
+            self.fail(item, "features", error)
+
+    def identify(self, item: Item) -> str:
+        """The id of the decision this item will have."""
+        if not item.id:
+            record = item.record
+            item.hash = input_hash(record.value)
+            item.id = decision_id(
+                self.agent.name, record.topic, record.partition, record.offset, item.hash, item.part, self._site.run
+            )
+        return item.id
+
+    # ---- answers -----------------------------------------------------------------------------------------------------
+    def conclude(self, item: Item, answer: Answer[Any], *, fallback: bool = False) -> None:
+        """Decide with what was answered, or that nothing was. Sets `item.settled`; never raises."""
+        answered = answer.status == "answered"
+        tier = "none" if not answered else "fallback" if fallback else answer.tier
+        item.tiers.append(tier)
+        why = answer.why or (None if answered else answer.status)
+        try:
+            assert item.context is not None
+            verdict = self.agent.decide(item.context, item.features, answer)
+            item.settled = self._decided(item, verdict, answer, tier, why)
+        except Exception as error:  # noqa: BLE001 - see _part
+            self.fail(item, "decide", error)
+
+    def fail(self, item: Item, stage: Any, error: Exception) -> None:
+        """An agent's function raised on this item: a dead letter that says which and how."""
+        fault = Fault(stage, "agent-error", _describe(error))
+        item.settled = self._bury(item.record, fault, item.part, item.parts)
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+    def _decided(self, item: Item, verdict: Verdict, answer: Answer[Any] | None, tier: str, why: str | None) -> Settled:
+        assert item.context is not None
+        ruled = self.rules.apply(verdict, item.features, tier, why)
+        origin = self._origin(item)
+        hashed = features_hash(item.features) if item.features is not None else None
+        made = self._writer.decision(item.context, origin, ruled, answer, hashed, self._wall_ms())
+        audit = self._writer.judgement(item.context, origin, ruled, answer, item.features, item.tiers)
+        Counts.add(self.counts.outcomes, ruled.outcome)
+        Counts.add(self.counts.tiers, tier)
+        return Settled((made,) if audit is None else (made, audit))
+
+    def _retract(self, item: Item) -> Settled:
+        record = item.record
+        where = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
+        context = Context(item.value, item.subject, where, item.event_ms)
+        made = self._writer.decision(context, self._origin(item), None, None, None, self._wall_ms(), kind="retraction")
+        Counts.add(self.counts.outcomes, "retraction")
+        return Settled((made,))
+
+    def _origin(self, item: Item) -> Origin:
+        self.identify(item)
+        headers = item.record.headers
+        trace = tuple((k, v) for k, v in headers if k in TRACE_HEADERS) if headers else ()
+        op = item.value.op if isinstance(item.value, Change) else None
+        return Origin(item.id, item.hash, item.part, item.parts, item.received_ms, op, trace)
+
+    def _skip(self, rule: str) -> Settled:
+        Counts.add(self.counts.skips, rule)
+        return Settled(skip=rule)
+
+    def _bury(self, record: RawRecord, fault: Fault, part: int = 0, parts: int = 1) -> Settled:
+        agent = self.agent
+        hashed = input_hash(record.value)
+        id = decision_id(agent.name, record.topic, record.partition, record.offset, hashed, part, self._site.run)
+        Counts.add(self.counts.dead_letters, fault.reason)
+        return Settled((dead_letter(
+            record, fault=fault, agent=agent.name, version=agent.version, id=id, part=part, parts=parts, input_hash=hashed,
+            at=self._wall_ms(), topic=self._dead_letters, max_bytes=self._dead_letter_bytes,
+        ),))  # fmt: skip
+
+    def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:
+        return Item(record, None, "", part, parts, record.timestamp, 0, {}, settled=settled)
+
+
+def _describe(error: Exception) -> str:
+    """The type and the first line: never more of a value than an exception's own message shows in 200 characters."""
+    first = str(error).splitlines()[:1]
+    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
+
+
+def finished(items: Sequence[Item]) -> tuple[tuple[Outbound, ...], str | None, tuple[tuple[int, str], ...]]:
+    """All parts of one record as (outbound, skip rule of the whole record, skipped parts)."""
+    outbound = tuple(made for item in items if item.settled for made in item.settled.outbound)
+    skips = tuple((item.part, item.settled.skip) for item in items if item.settled and item.settled.skip is not None)
+    if not outbound:
+        return (), skips[0][1], ()
+    return outbound, None, skips

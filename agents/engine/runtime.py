@@ -1,0 +1,344 @@
+"""Engine: one running agent. It takes record lists, keeps keys in order, asks in micro-batches and hands outcomes back.
+
+It implements topics.handover.Handler. Everything happens in one event loop; nothing here blocks and nothing here knows Kafka
+or a vendor: the transport bounds what is held, the scorer meets its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.engine.batch import Batcher
+from agents.engine.duration import millis
+from agents.engine.joins import Joins
+from agents.engine.lanes import Lane, Lanes
+from agents.engine.pipeline import Item, Pipeline, finished
+from agents.engine.spec import DecisionAgent
+from agents.engine.state import PartitionState
+from models.contract import Answer, Question, Scorer
+from schemas.errors import FatalError
+from schemas.receipt import Position
+from topics.handover import Finished, OwnedPartition, Slot, TopicPartition
+
+Agent = DecisionAgent[Any, Any, Any]
+CURABLE = frozenset({"timeout", "unavailable", "limited", "rejected"})
+"""What an agent that waits for an answer waits out; the rest is about the record itself and would be the same next time."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
+FALLBACK_SECONDS = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One handed record, until all its parts are finished."""
+
+    partition: OwnedPartition
+    slot: Slot
+    index: int
+    items: list[Item]
+    left: int
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """An item in its lane; `deadline` is in seconds of the loop's clock, `weight` in bytes."""
+
+    record: Record
+    item: Item
+    deadline: float
+    weight: int
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class Work:
+    """What the engine holds for one owned partition."""
+
+    partition: OwnedPartition
+    state: PartitionState
+    lanes: Lanes[Entry] = field(default_factory=Lanes)
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Counters of the engine itself; those of records and outcomes are the pipeline's."""
+
+    batches: int = 0
+    asked: int = 0
+    in_flight: int = 0
+    expired: int = 0
+    waited: int = 0
+    unanswered: dict[str, int] = field(default_factory=dict)
+
+
+class Engine:
+    """One agent, running. `on_fatal` is told of a defect that must end the process; nothing is finished after it.
+
+    `ready` is awaited before a partition is taken (reference tables), `positions` says how far those tables have been read.
+    """
+
+    def __init__(
+        self, agent: Agent, pipeline: Pipeline, scorer: Scorer, *, on_fatal: Callable[[BaseException], None],
+        fallback: Scorer | None = None, joins: Joins | None = None, ready: Callable[[], Awaitable[None]] | None = None,
+        positions: Callable[[], Sequence[Position]] | None = None,
+    ) -> None:  # fmt: skip
+        self.agent = agent
+        self.pipeline = pipeline
+        self.stats = EngineStats()
+        self._scorer = scorer
+        self._fallback = fallback
+        self._joins = joins
+        self._on_fatal = on_fatal
+        self._ready = ready
+        self._positions = positions
+        self._seconds = millis(agent.deadline) / 1000
+        self._batcher: Batcher[Entry] = Batcher(
+            size=agent.batch.size, within=millis(agent.batch.within) / 1000, max_weight=agent.batch.bytes,
+            reserve=min(self._seconds / 2, 1.0),
+        )  # fmt: skip
+        self._works: dict[TopicPartition, Work] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._waits: set[asyncio.Task[None]] = set()
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ---- Handler: partitions -----------------------------------------------------------------------------------------
+    async def take(self, partition: OwnedPartition) -> None:
+        """Wait for the reference tables, then rebuild the state of the partition from the log."""
+        if self._ready is not None:
+            await self._ready()
+        state = self.pipeline.new_state(partition.log_start)
+        if state.horizon:
+            async for records in partition.read_back(state.horizon):
+                for record in records:
+                    self.pipeline.replay(state, record)
+                await asyncio.sleep(0)
+        self._works[partition.tp] = Work(partition, state)
+
+    def lose(self, tp: TopicPartition) -> None:
+        """Forget the partition; answers in flight for it are thrown away when they come."""
+        work = self._works.pop(tp, None)
+        if work is not None:
+            work.lanes.kill()
+
+    def references(self) -> Sequence[Position]:
+        """How far the reference tables have been read."""
+        return self._positions() if self._positions is not None else ()
+
+    # ---- Handler: flow -----------------------------------------------------------------------------------------------
+    def pause(self) -> None:
+        """Start no new call."""
+        self._paused = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def resume(self) -> None:
+        """Go on, with what was kept as well."""
+        self._paused = False
+        for work in self._works.values():
+            for lane in list(work.lanes):
+                if lane.idle:
+                    self._advance(lane)
+        self._pump()
+
+    async def settle(self, timeout: float) -> int:
+        """Wait for the calls in flight and deliver what they bring. Returns how many were left."""
+        if self._calls:
+            await asyncio.wait(set(self._calls), timeout=timeout)
+        return len(self._calls)
+
+    async def close(self) -> None:
+        """Cancel what still runs and close the scorers."""
+        self.pause()
+        tasks = [*self._calls, *self._waits]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._scorer.close()
+        if self._fallback is not None:
+            await self._fallback.close()
+
+    def offer(self, slot: Slot) -> None:
+        """Read the records of a slot in order; what has its outcome at once is finished at once."""
+        partition, pipeline = slot.partition, self.pipeline
+        work = self._works[partition.tp]
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        for index, record in enumerate(slot.records):
+            if partition.is_done(slot, index):
+                pipeline.replay(work.state, record)
+                continue
+            items = pipeline.read(work.state, record)
+            held = Record(partition, slot, index, items, len(items))
+            weight = len(record.value or b"")
+            for item in items:
+                self._enter(work, Entry(held, item, deadline, weight))
+        self._pump()
+
+    # ---- lanes -------------------------------------------------------------------------------------------------------
+    def _enter(self, work: Work, entry: Entry) -> None:
+        item, lanes, pipeline = entry.item, work.lanes, self.pipeline
+        key = pipeline.lane_key(item)
+        # With joins, an item behind others is looked up when it is the head: the wait for their rows is then over.
+        if item.settled is None and (self._joins is None or key not in lanes) and not pipeline.waits(item):
+            pipeline.prepare(item)
+        if item.settled is not None and (key not in lanes or not item.settled.ordered):
+            self._finish(entry)
+            return
+        lane = lanes.add(key, entry)
+        if lane.idle:
+            self._advance(lane)
+        elif lane.queued:
+            self._batcher.grew()
+
+    def _advance(self, lane: Lane[Entry]) -> None:
+        """Bring an idle lane on: finish heads that have their outcome, wait for a join, or queue the head to be asked."""
+        while lane.items:
+            entry = lane.items[0]
+            item = entry.item
+            if item.settled is None and item.features is None:
+                if self.pipeline.waits(item):
+                    lane.busy = True
+                    self._start(self._wait_for_join(lane, entry), self._waits)
+                    return
+                self.pipeline.prepare(item)
+            if item.settled is None:
+                self._batcher.put(lane, asyncio.get_running_loop().time(), entry.deadline)
+                return
+            lane.items.popleft()
+            self._finish(entry)
+        lane.home.tidy(lane)
+
+    async def _wait_for_join(self, lane: Lane[Entry], entry: Entry) -> None:
+        assert self._joins is not None
+        entry.item.joins = await self._joins.wait(entry.item.value, entry.item.event_ms)
+        lane.busy = False
+        if not lane.dead:
+            self.pipeline.prepare(entry.item)
+            self._advance(lane)
+            self._pump()
+
+    def _finish(self, entry: Entry) -> None:
+        """Hand a record back once its last part is through."""
+        record = entry.record
+        record.left -= 1
+        if record.left == 0:
+            record.partition.finish(record.slot, record.index, Finished(*finished(record.items)))
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+    def _pump(self) -> None:
+        """Send what is due while calls are allowed; arm the timer for the rest."""
+        loop = asyncio.get_running_loop()
+        while not self._paused and self.stats.in_flight < self.agent.in_flight and self._batcher.due(loop.time()):
+            batch = self._batcher.take(_weight, self._askable)
+            self.stats.in_flight += 1
+            self._start(self._ask(batch), self._calls)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._batcher.flush_at()
+        if at is not None and not self._paused and self.stats.in_flight < self.agent.in_flight:
+            self._timer = loop.call_at(at, self._pump)
+
+    def _askable(self, entry: Entry) -> bool:
+        """Whether an item behind the head of its lane may be in the same call."""
+        item = entry.item
+        if item.settled is None and item.features is None and not self.pipeline.waits(item):
+            self.pipeline.prepare(item)
+        return item.settled is None and item.features is not None
+
+    async def _ask(self, batch: list[tuple[Lane[Entry], Entry]]) -> None:
+        try:
+            answers = await self._answers([entry for _, entry in batch])
+        finally:
+            self.stats.in_flight -= 1
+        self._pump()  # the next call leaves before these answers are worked through
+        again: set[Lane[Entry]] = set()
+        unanswered: list[Entry] = []
+        for (lane, entry), answer in zip(batch, answers, strict=True):
+            if answer.status == "answered":
+                self.pipeline.conclude(entry.item, answer)
+                continue
+            self.stats.unanswered[answer.status] = self.stats.unanswered.get(answer.status, 0) + 1
+            if self.agent.on_no_answer == "wait" and answer.status in CURABLE:
+                entry.attempts += 1
+                again.add(lane)
+            elif self.agent.on_no_answer == "fallback":
+                unanswered.append(entry)
+            else:
+                self.pipeline.conclude(entry.item, answer)
+        if unanswered:
+            await self._fall_back(unanswered)
+        self._give_back(batch, again)
+
+    async def _answers(self, entries: list[Entry]) -> Sequence[Answer[Any]]:
+        """One answer each. Items whose deadline has passed while they waited are not paid for."""
+        now = asyncio.get_running_loop().time()
+        if self.agent.on_no_answer == "wait":
+            for entry in entries:
+                entry.deadline = max(entry.deadline, now + self._seconds)
+        live = [entry for entry in entries if entry.deadline > now]
+        self.stats.expired += len(entries) - len(live)
+        late: Answer[Any] = Answer("timeout", why="the deadline passed before it could be asked")
+        if not live:
+            return [late] * len(entries)
+        self.stats.batches += 1
+        self.stats.asked += len(live)
+        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in live if e.item.features is not None]
+        got = await self._scorer.score(questions, min(entry.deadline for entry in live))
+        if len(got) != len(live):
+            raise FatalError(f"asking {self._scorer.name}: {len(got)} answers to {len(live)} questions")
+        if len(live) == len(entries):
+            return got
+        by_entry = dict(zip(map(id, live), got, strict=True))
+        return [by_entry.get(id(entry), late) for entry in entries]
+
+    async def _fall_back(self, entries: list[Entry]) -> None:
+        assert self._fallback is not None
+        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
+        answers = await self._fallback.score(questions, asyncio.get_running_loop().time() + FALLBACK_SECONDS)
+        for entry, answer in zip(entries, answers, strict=True):
+            self.pipeline.conclude(entry.item, answer, fallback=True)
+
+    def _give_back(self, batch: list[tuple[Lane[Entry], Entry]], again: set[Lane[Entry]]) -> None:
+        """Put the items back at the head of their lanes, in order, and bring the lanes on; those of `again` after a wait."""
+        lanes: dict[Lane[Entry], None] = {}
+        for lane, entry in reversed(batch):
+            if not lane.dead:
+                lane.items.appendleft(entry)
+                lanes[lane] = None
+        for lane in lanes:
+            if lane in again:
+                self.stats.waited += 1
+                self._start(self._wait_for_model(lane), self._waits)
+                continue
+            lane.busy = False
+            self._advance(lane)
+        self._pump()
+
+    async def _wait_for_model(self, lane: Lane[Entry]) -> None:
+        attempts = max(entry.attempts for entry in lane.items)
+        await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempts - 1, 8)))
+        lane.busy = False
+        if not lane.dead:
+            self._advance(lane)
+            self._pump()
+
+    def _start(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
+        task = asyncio.ensure_future(self._guarded(work))
+        group.add(task)
+        task.add_done_callback(group.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, outcomes must not go on as if it had not happened
+            self._on_fatal(error)
+
+
+def _weight(entry: Entry) -> int:
+    return entry.weight
