@@ -29,8 +29,11 @@ class Encoding:
     """How the producer of a topic writes it. Everything is detected where the wire says it; hints are for what it does not say.
 
     `decimals`: column -> scale of a base64 decimal whose schema is not on the wire. `temporals`: column -> one of "date",
-    "millis", "micros", "nanos", "time_millis", "time_micros" where no schema says it. `unwrapped`: the rows are flat
-    (ExtractNewRecordState); None detects it. `max_bytes`, `max_depth` bound what is parsed at all.
+    "millis", "micros", "nanos", "time_millis", "time_micros", "time_nanos" where no schema says it. `unwrapped`: the rows
+    are flat (ExtractNewRecordState); None detects it. `max_bytes`, `max_depth` bound what is parsed at all.
+    `replica_identity` says whether a PostgreSQL delete carries its whole old row; "auto" trusts it only where it can not be
+    placeholders. `device_field`, `time_field`, `id_field` name those of a reading or event where they are not one of the
+    usual names (topics/decode/telemetry.py lists them).
     """
 
     decimals: Mapping[str, DecimalHint] = field(default_factory=dict)
@@ -39,6 +42,10 @@ class Encoding:
     unwrapped: bool | None = None
     max_bytes: int = 1_000_000
     max_depth: int = 32
+    replica_identity: Literal["auto", "default", "full"] = "auto"
+    device_field: str = ""
+    time_field: str = ""
+    id_field: str = ""
 
 
 @dataclass(frozen=True, slots=True)

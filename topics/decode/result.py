@@ -12,13 +12,21 @@ ControlKind = Literal["heartbeat", "transaction-marker", "schema-change", "tombs
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """One element of a record that a declared rule leaves out, e.g. a clock whose `on_violation` is "skip"."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded(Generic[V]):
     """The values in one record, one per subject, usually one. `cleaned` names the cleaning rules that acted.
 
-    An element may itself be a Fault: one device of a pack is bad, its neighbours are not.
+    An element may itself be a Fault: one device of a pack is bad, its neighbours are not. Or it is Skipped, by rule.
+    `values` is empty only where a pack named no measurement at all.
     """
 
-    values: tuple[V | Fault, ...]
+    values: tuple[V | Fault | Skipped, ...]
     cleaned: tuple[str, ...] = ()
 
 
