@@ -1,0 +1,102 @@
+"""Histories of one source partition as verification sees them, healthy until a test breaks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from schemas.identity import decision_id, input_hash
+from schemas.receipt import Receipt
+from topics.verify.account import account_partition
+from topics.verify.facts import Edges, Outcome, PartitionAccount, PartitionFacts, Scope
+
+SCOPE = Scope("credit-risk", "loans", 2, "decisions", "headrace.credit-risk.dlq", "headrace.credit-risk.receipts")
+
+
+def value_at(offset: int) -> bytes:
+    """The bytes of the input record at an offset."""
+    return b'{"offset": %d}' % offset
+
+
+@dataclass
+class History:
+    """What the topics hold about one partition. `commit` writes what a healthy worker writes."""
+
+    scope: Scope = SCOPE
+    promise: str = "exactly-once"
+    source: list[tuple[int, str]] = field(default_factory=list)
+    receipts: list[tuple[int, Receipt]] = field(default_factory=list)
+    late: list[tuple[int, Receipt]] = field(default_factory=list)
+    decisions: list[Outcome] = field(default_factory=list)
+    dead_letters: list[Outcome] = field(default_factory=list)
+    edges: Edges = field(default_factory=Edges)
+
+    def read(self, *offsets: int) -> History:
+        """Input records at these offsets."""
+        self.source += [(offset, input_hash(value_at(offset))) for offset in offsets]
+        return self
+
+    def outcome(self, offset: int, *, at: int, part: int = 0, parts: int = 1, key: bytes | None = None, **rest: Any) -> Outcome:
+        """A sound outcome of the record at `offset`, with fields replaced. Even offsets have one key, odd ones another."""
+        scope = self.scope
+        key = key or (b"odd" if offset % 2 else b"even")
+        value_hash = input_hash(value_at(offset))
+        made = decision_id(scope.agent, scope.topic, scope.partition, offset, value_hash, part, scope.run)
+        fact = Outcome(at, made, scope.agent, scope.run, scope.topic, scope.partition, offset, value_hash, part, parts, key)
+        return fact._replace(**rest)
+
+    def decide(self, *offsets: int, **rest: Any) -> History:
+        """Publish decisions."""
+        for offset in offsets:
+            self.decisions.append(self.outcome(offset, at=len(self.decisions), **rest))
+        return self
+
+    def bury(self, *offsets: int, **rest: Any) -> History:
+        """Publish dead letters."""
+        for offset in offsets:
+            self.dead_letters.append(self.outcome(offset, at=len(self.dead_letters), **rest))
+        return self
+
+    def receipt(self, first: int, to: int, closed: Sequence[tuple[int, int]], **rest: Any) -> Receipt:
+        """A receipt that continues the last one."""
+        base: dict[str, Any] = {
+            "agent": self.scope.agent, "version": 1, "run": self.scope.run, "promise": self.promise, "topic": self.scope.topic,
+            "partition": self.scope.partition, "seq": len(self.receipts) + 1, "from_": first, "to": to, "closed": list(closed),
+            "worker": "w", "at": "2026-11-23T12:00:00.000Z",
+        }  # fmt: skip
+        return Receipt(**(base | rest))
+
+    def commit(
+        self, first: int, to: int, *, decided: Sequence[int] = (), dead: Sequence[int] = (), skipped: Sequence[int] = (),
+        **rest: Any,
+    ) -> History:  # fmt: skip
+        """What one commit writes: outcomes and the receipt that closes them."""
+        self.decide(*decided)
+        self.bury(*dead)
+        closed = [(o, o + 1) for o in sorted([*decided, *dead, *skipped])]
+        skips = {"closed-loan": [(o, o + 1) for o in skipped]} if skipped else {}
+        base: dict[str, Any] = {"closed": closed, "skips": skips, "decisions": len(decided), "dead_letters": len(dead)}
+        made = self.receipt(first, to, **(base | rest))
+        self.receipts.append((len(self.receipts), made))
+        self.edges = replace(self.edges, committed=to, committed_after=to, source_end=self.source[-1][0] + 1)
+        return self
+
+    def amend(self, number: int, **changes: Any) -> History:
+        """Change fields of a receipt that was written."""
+        at, receipt = self.receipts[number]
+        self.receipts[number] = (at, receipt.model_copy(update=changes))
+        return self
+
+    def account(self) -> PartitionAccount:
+        """Verify it."""
+        facts = PartitionFacts(self.source, self.receipts, self.decisions, self.dead_letters, self.late, self.edges)
+        return account_partition(self.scope, facts)
+
+
+def healthy() -> History:
+    """Ten records in three commits: decisions, a dead letter, skips, and a record done above the frontier."""
+    history = History().read(*range(10))
+    history.commit(0, 4, decided=[0, 1], dead=[2], skipped=[3])
+    history.commit(4, 5, decided=[4, 6])
+    return history.commit(5, 8, decided=[5], skipped=[7])
