@@ -249,8 +249,8 @@ def decide(context: Context[Change[LoanApplication]], f: CreditFeatures, answer:
         return Verdict("review", reasons=(Reason("no-answer"),), result=_result(row), review=_look("no-answer"))
     if not value.sufficient:
         return _review("insufficient-information", row)
-    origin: Literal["model", "scorecard"] = "scorecard" if answer.tier == "scorecard" else "model"
-    drivers = [Reason(code, REASONS[code].features[0], origin) for code in dict.fromkeys(value.drivers)]
+    told = _TOLD["scorecard" if answer.tier == "scorecard" else "model"]
+    drivers = [told[code] for code in dict.fromkeys(value.drivers)]
     if value.risk >= POLICY["decline_from"]:
         proposed = "decline"
     elif value.risk >= POLICY["approve_below"]:
@@ -262,7 +262,7 @@ def decide(context: Context[Change[LoanApplication]], f: CreditFeatures, answer:
     return Verdict(
         outcome,
         score=float(value.risk),
-        reasons=[*(Reason(rule, REASONS[rule].features[0]) for rule in floors), *drivers],
+        reasons=[*(_TOLD["rule"][rule] for rule in floors), *drivers],
         result=_result(row),
         review=_REVIEWS[outcome] if not floors else _look(floors[0]),
         proposed=proposed,
@@ -293,7 +293,8 @@ _REVIEWS: Final[Mapping[str, Review]] = {
 
 
 def _result(row: LoanApplication) -> CreditResult:
-    return CreditResult(amount=row.amount, monthly_instalment=(row.amount / row.duration_months).quantize(_CENT))
+    instalment = (row.amount / row.duration_months).quantize(_CENT)
+    return CreditResult.model_construct(amount=row.amount, monthly_instalment=instalment, currency="DM")
 
 
 def _one_of(text: str, *known: str) -> Any:
@@ -359,6 +360,14 @@ REASONS: Final[Mapping[str, ReasonCode]] = {
     "real-estate": _code("There is real estate.", "Es gibt Immobilienbesitz.", "property",
                          holds=lambda f: f.property == "real-estate"),
 }  # fmt: skip
+
+_Origin = Literal["rule", "model", "scorecard"]
+_ORIGINS: Final[tuple[_Origin, ...]] = ("rule", "model", "scorecard")
+_TOLD: Final[Mapping[_Origin, Mapping[str, Reason]]] = {
+    origin: {code: Reason(code, entry.features[0], origin) for code, entry in REASONS.items() if entry.features}
+    for origin in _ORIGINS
+}
+"""Each reason that speaks of a feature, made once: this is done for every record."""
 
 # ------------------------------------------------------------------------------------------------------------- golden examples
 

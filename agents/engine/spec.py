@@ -177,16 +177,21 @@ class WindowView:
 
     def slope_per_minute(self, field_name: str) -> float | None:
         """Least-squares trend of one field per minute of event time; None below two points or without spread in time."""
-        points = [(s.event_ms / 60_000, getattr(s.row, field_name)) for s in self.samples]
-        pairs = [(t, float(v)) for t, v in points if v is not None]
-        if len(pairs) < 2:
+        count, sum_t, sum_v, sum_tt, sum_tv = 0, 0.0, 0.0, 0.0, 0.0
+        for sample in self.samples:
+            value = getattr(sample.row, field_name)
+            if value is not None:
+                t = (sample.event_ms - self.to_ms) / 60_000  # from the window's end: sums of epoch times would lose digits
+                v = float(value)
+                count += 1
+                sum_t += t
+                sum_v += v
+                sum_tt += t * t
+                sum_tv += t * v
+        spread = count * sum_tt - sum_t * sum_t
+        if count < 2 or spread <= 1e-9 * count * sum_tt:
             return None
-        mean_t = sum(t for t, _ in pairs) / len(pairs)
-        mean_v = sum(v for _, v in pairs) / len(pairs)
-        spread = sum((t - mean_t) ** 2 for t, _ in pairs)
-        if spread == 0:
-            return None
-        return sum((t - mean_t) * (v - mean_v) for t, v in pairs) / spread
+        return (count * sum_tv - sum_t * sum_v) / spread
 
 
 @dataclass(frozen=True, slots=True)
