@@ -7,7 +7,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cdc test check bench schemas requirements clean
+.PHONY: help demo demo-cdc test check bench docs schemas requirements clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: $(VENV)/.dev  ## CPU, goodput, latency and memory beside their peers, as 
 
 schemas: $(VENV)/.run  ## write schemas/v1/*.json from the models
 	@$(BIN)/python -m schemas.export
+
+docs: $(VENV)/.dev  ## write the reference pages that are made from the code
+	@$(BIN)/python -m tests.support.generate_docs
 
 requirements: $(VENV)/.run  ## compile the pinned, hashed requirements anew (needs uv)
 	@sh deploy/requirements/compile.sh

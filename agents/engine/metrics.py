@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from agents.engine.runtime import Engine
+from topics.transport.stats import TransportStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("records_cleaned", "counter", "Values changed by a declared cleaning rule.", ("rule",)),
     # what became of it: every record ends in exactly one of the next three
     Definition("decisions", "counter", "Decisions, by outcome.", ("outcome",)),
-    Definition("decision_tiers", "counter", "Decisions, by the tier that made them; none means that nothing answered in time.", ("tier",)),
+    Definition("decision_tiers", "counter", "Decisions by tier; none: nothing answered in time.", ("tier",)),
     Definition("dead_letters", "counter", "Records that could not be decided, by reason.", ("reason",)),
     Definition("skips", "counter", "Records skipped by a named rule.", ("rule",)),
     Definition("reasons_dropped", "counter", "Reasons that were not in the catalogue or did not hold."),
@@ -38,10 +39,15 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("records_unanswered", "counter", "Records asked about in vain, by what happened.", ("status",)),
     Definition("records_expired", "counter", "Records whose deadline passed before they could be asked about."),
     Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
-    # the Kafka side; see topics/transport/stats.py
-    Definition("transport", "counter", "Events of the transport, by name.", ("event",)),
-    Definition("held", "gauge", "What is held in memory now, by unit: records or bytes.", ("unit",)),
-    Definition("lag_records", "gauge", "Records of a partition not yet decided and committed.", ("partition",)),
+    # the Kafka side; see topics/transport/stats.py for what each event and reason means
+    Definition("commits", "counter", "Commits confirmed by the broker (transactions where the promise is exactly once)."),
+    Definition("commit_seconds", "counter", "Time spent in them, in seconds."),
+    Definition("transport_events", "counter", "Partitions taken, kept, fenced, recovered ...; offsets lost to retention.", ("event",)),
+    Definition("pauses", "counter", "Times that reading paused, by the bound that was met.", ("bound",)),
+    Definition("held_records", "gauge", "Records read and not yet committed."),
+    Definition("held_bytes", "gauge", "Bytes of those records."),
+    Definition("partitions_waiting", "gauge", "Assigned partitions that an outbound topic lacks: they are not read. An alarm."),
+    Definition("lag_records", "gauge", "Offsets between the frontier and the end of a partition.", ("partition",)),
 )
 
 
@@ -92,3 +98,31 @@ class EngineSource:
         for name, table in tables:
             for label, value in list(table.items()):
                 yield name, (label,), value
+
+
+EVENTS = (
+    "taken", "kept", "fenced", "recovered", "retaken", "dropped", "outcomes_dropped", "lost_offsets", "damaged_metadata",
+    "log_restarts", "held_back", "too_large", "commit_failures",
+)  # fmt: skip
+
+
+class TransportSource:
+    """The counters of one agent's transport."""
+
+    def __init__(self, stats: TransportStats) -> None:
+        self._stats = stats
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """See Source."""
+        stats = self._stats
+        yield "commits", (), stats.commits
+        yield "commit_seconds", (), stats.commit_seconds_sum
+        yield "held_records", (), stats.held_records
+        yield "held_bytes", (), stats.held_bytes
+        yield "partitions_waiting", (), len(stats.waiting)
+        for event in EVENTS:
+            yield "transport_events", (event,), getattr(stats, event)
+        for bound, times in list(stats.pauses.items()):
+            yield "pauses", (bound,), times
+        for tp, lag in stats.lag().items():
+            yield "lag_records", (str(tp.partition),), lag

@@ -21,6 +21,7 @@ from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
 from models.contract import Answer
 from schemas.change import Change
 from schemas.dead_letter import Fault
+from schemas.errors import RecordTooLarge
 from schemas.event import Event
 from schemas.identity import decision_id, input_hash
 from schemas.reading import Reading
@@ -91,7 +92,7 @@ class Pipeline:
 
     def __init__(
         self, agent: Agent, site: Site, *, dead_letters: str, judgements: str | None, joins: Joins | None,
-        wall_ms: Callable[[], int], dead_letter_bytes: int,
+        wall_ms: Callable[[], int], dead_letter_bytes: int = 1_000_000,
     ) -> None:  # fmt: skip
         self.agent = agent
         self.counts = Counts()
@@ -99,8 +100,8 @@ class Pipeline:
         self._site = site
         self._joins = joins
         self._wall_ms = wall_ms
-        self._dead_letters = dead_letters
-        self._dead_letter_bytes = dead_letter_bytes
+        self.dead_letters = dead_letters
+        self.dead_letter_bytes = dead_letter_bytes
         self._writer = Writer(agent, site, judgements=judgements)
         self._decode: Callable[[RawRecord], Result[Any]] = decoder(agent.reads)
         self._empty: Mapping[str, Joined] = {}
@@ -229,6 +230,10 @@ class Pipeline:
         fault = Fault(stage, "agent-error", _describe(error))
         item.settled = self._bury(item.record, fault, item.part, item.parts)
 
+    def too_large(self, item: Item, error: RecordTooLarge) -> Settled:
+        """What was to be published of a record does not fit its topic: the whole record becomes one dead letter."""
+        return self._bury(item.record, Fault("publish", "record-too-large", _describe(error)))
+
     # ---- writing -----------------------------------------------------------------------------------------------------
     def _decided(self, item: Item, verdict: Verdict, answer: Answer[Any] | None, tier: str, why: str | None) -> Settled:
         assert item.context is not None
@@ -267,7 +272,7 @@ class Pipeline:
         Counts.add(self.counts.dead_letters, fault.reason)
         return Settled((dead_letter(
             record, fault=fault, agent=agent.name, version=agent.version, id=id, part=part, parts=parts, input_hash=hashed,
-            at=self._wall_ms(), topic=self._dead_letters, max_bytes=self._dead_letter_bytes,
+            at=self._wall_ms(), topic=self.dead_letters, max_bytes=self.dead_letter_bytes,
         ),))  # fmt: skip
 
     def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:

@@ -19,7 +19,7 @@ from agents.engine.pipeline import Item, Pipeline, finished
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from models.contract import Answer, Question, Scorer
-from schemas.errors import FatalError
+from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
 from topics.handover import Finished, OwnedPartition, Slot, TopicPartition
 
@@ -104,11 +104,17 @@ class Engine:
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def scorer_name(self) -> str:
+        """Who answers, for a person."""
+        return self._scorer.name
+
     # ---- Handler: partitions -----------------------------------------------------------------------------------------
     async def take(self, partition: OwnedPartition) -> None:
         """Wait for the reference tables, then rebuild the state of the partition from the log."""
         if self._ready is not None:
             await self._ready()
+        self.pipeline.dead_letter_bytes = partition.limit(self.pipeline.dead_letters)
         state = self.pipeline.new_state(partition.log_start)
         if state.horizon:
             async for records in partition.read_back(state.horizon):
@@ -224,8 +230,13 @@ class Engine:
         """Hand a record back once its last part is through."""
         record = entry.record
         record.left -= 1
-        if record.left == 0:
+        if record.left:
+            return
+        try:
             record.partition.finish(record.slot, record.index, Finished(*finished(record.items)))
+        except RecordTooLarge as error:
+            letter = self.pipeline.too_large(entry.item, error)
+            record.partition.finish(record.slot, record.index, Finished(letter.outbound))
 
     # ---- calls -------------------------------------------------------------------------------------------------------
     def _pump(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from agents.engine.joins import Joins, MemoryTable
+from agents.engine.joins import Joins
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
@@ -18,6 +18,7 @@ from agents.engine.verdicts import Site
 from models.contract import Scorer
 from topics.handover import Finished, Outbound, Slot, TopicPartition
 from topics.record import Raw
+from topics.reference import Table
 
 Agent = DecisionAgent[Any, Any, Any]
 SLOT = 64
@@ -54,6 +55,9 @@ class _Partition:
     def is_done(self, slot: Slot, index: int) -> bool:
         return False
 
+    def limit(self, topic: str) -> int:
+        return DEAD_LETTER_BYTES
+
     async def read_back(self, count: int) -> AsyncIterator[Sequence[Raw]]:
         return
         yield
@@ -79,7 +83,7 @@ def numbered(records: Iterable[Raw]) -> list[Raw]:
 
 
 async def try_records(
-    agent: Agent, records: Iterable[Raw], scorer: Scorer, *, tables: Mapping[str, MemoryTable] | None = None,
+    agent: Agent, records: Iterable[Raw], scorer: Scorer, *, tables: Mapping[str, Table] | None = None,
     fallback: Scorer | None = None, site: Site | None = None,
 ) -> AsyncIterator[TrialOutcome]:  # fmt: skip
     """One outcome a record, in their order. `tables` holds the rows of the agent's joins, by join name.
@@ -115,7 +119,8 @@ async def try_records(
                     engine.offer(_Slot(mine[i : i + SLOT], partition))
             for record in chunk:
                 waiting = partitions[record.topic, record.partition].waiting
-                await asyncio.wait({waiting[record.offset], failed}, return_when=asyncio.FIRST_COMPLETED)
+                both: set[asyncio.Future[Any]] = {waiting[record.offset], failed}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 if failed.done():
                     failed.result()
                 yield _outcome(record, waiting.pop(record.offset).result())

@@ -1,0 +1,251 @@
+"""One worker process: a Faust app for each agent, started together, drained together, ended together.
+
+One consumer group an agent, so each lags, scales and rolls by itself. When one agent fails for good, all stop, nothing more is
+committed and the process ends with status 1. The first SIGTERM or SIGINT drains, the second leaves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.resolve import resolve
+from prometheus_client import CollectorRegistry, start_http_server
+from topics.connection import BrokerFacts, KafkaConfig, probe
+
+from agents.engine.joins import Joins
+from agents.engine.kafka import kafka_config
+from agents.engine.manifests import manifest_of
+from agents.engine.metrics import AgentCollector, EngineSource, TransportSource
+from agents.engine.pipeline import Pipeline
+from agents.engine.runtime import Engine
+from agents.engine.spec import DecisionAgent
+from agents.engine.topology import own_topics, placed
+from agents.engine.verdicts import Site
+from agents.settings import Settings
+from models.contract import Ask, Scorer
+from schemas.audit import Call
+from schemas.errors import ConfigError, FatalError
+from topics import names
+from topics.handover import Bounds, Feed
+from topics.publish.contract import Checkpoint, Promise, no_checkpoint
+from topics.publish.side import SidePublisher
+from topics.reference import ReferenceTable
+from topics.spec import Registry
+from topics.transport.app import make_app
+
+Agent = DecisionAgent[Any, Any, Any]
+log = logging.getLogger(__name__)
+LEAVE_AT_ONCE = 130
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Running:
+    """One agent of this process."""
+
+    agent: Agent
+    engine: Engine
+    app: Any
+    tables: dict[str, ReferenceTable]
+
+
+class Worker:
+    """The agents of one process. Build it inside the running loop, then `run`.
+
+    `scorer_for` replaces how an agent's scorer is made (tests, benchmarks); `checkpoint` is called at the transport's named
+    points. `say` is told in a line what a person wants to know: which promise holds, what a drain left.
+    """
+
+    def __init__(
+        self, agents: Sequence[Agent], settings: Settings, *, say: Say, checkpoint: Checkpoint = no_checkpoint,
+        scorer_for: Callable[[Agent], Scorer] | None = None, audit: bool = True,
+    ) -> None:  # fmt: skip
+        if not agents:
+            raise ConfigError("starting a worker: no agent was chosen; headrace agents list names them")
+        self._agents = list(agents)
+        self._settings = settings
+        self._say = say
+        self._checkpoint = checkpoint
+        self._scorer_for = scorer_for
+        self._audit = audit
+        self._config: KafkaConfig = kafka_config(settings)
+        self._side = SidePublisher(self._config.aiokafka_kwargs())
+        self._stop = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self.running: list[Running] = []
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+    async def run(self) -> int:
+        """Run until a signal or a fatal fault. Returns the exit status: 0 after a drain, 1 after a fatal fault."""
+        facts = await probe(self._config)
+        promise = self._promise(facts)
+        await self._side.start()
+        registry = Registry(self._settings.topics)
+        for agent in self._agents:
+            self.running.append(await self._build(agent, registry, promise))
+        self._listen()
+        server = self._serve_metrics()
+        try:
+            with self._signals():
+                await asyncio.gather(*(table.start() for r in self.running for table in r.tables.values()))
+                await asyncio.gather(*(r.app.start() for r in self.running))
+                watch = asyncio.create_task(self._watch())
+                await self._stop.wait()
+                watch.cancel()
+                await self._shut_down()
+        finally:
+            if server is not None:
+                server.shutdown()
+        if self._fatal is not None:
+            self._say(f"ended by a fatal fault, nothing is lost, offsets stay where they are: {self._fatal!r}")
+            return 1
+        return 0
+
+    def stop(self) -> None:
+        """Begin to drain, as the first signal does."""
+        self._stop.set()
+
+    def fail(self, error: BaseException) -> None:
+        """A defect that must end the process: stop all agents, commit nothing more."""
+        if self._fatal is None:
+            self._fatal = error
+            log.critical("ending the worker: %r", error, exc_info=error)
+        self._stop.set()
+
+    async def _watch(self) -> None:
+        """Faust marks a crashed app and waits for somebody to look."""
+        while True:
+            for r in self.running:
+                if r.app.crashed:
+                    reason = r.app.crash_reason
+                    self.fail(reason if isinstance(reason, BaseException) else FatalError(f"agent {r.agent.name} crashed"))
+            await asyncio.sleep(0.2)
+
+    async def _shut_down(self) -> None:
+        limit = self._settings.drain_timeout + 30.0
+        stops = [asyncio.ensure_future(asyncio.wait_for(r.app.stop(), limit)) for r in self.running]
+        for r, result in zip(self.running, await asyncio.gather(*stops, return_exceptions=True), strict=True):
+            if isinstance(result, BaseException):
+                log.warning("stopping agent %s: %r", r.agent.name, result)
+        for r in self.running:
+            await r.engine.close()
+            await asyncio.gather(*(table.stop() for table in r.tables.values()), return_exceptions=True)
+        await self._side.stop()
+        if self._side.dropped or self._side.failed:
+            self._say(f"audit of calls: {self._side.dropped} dropped, {self._side.failed} failed")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:
+        loop = asyncio.get_running_loop()
+
+        def on_signal(name: str) -> None:
+            if self._stop.is_set():
+                os._exit(LEAVE_AT_ONCE)  # the second one: whatever is not committed will be read again
+            self._say(f"{name}: draining, at most {self._settings.drain_timeout:.0f} s; again to leave at once")
+            self._stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number.name)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    # ---- parts -------------------------------------------------------------------------------------------------------
+    def _promise(self, facts: BrokerFacts) -> Promise:
+        wanted = self._settings.delivery
+        if wanted == "exactly-once" and not facts.transactions:
+            raise ConfigError(
+                f"starting a worker: {self._settings.kafka} has no transactions; set HEADRACE_DELIVERY=at-least-once or auto"
+            )
+        promise: Promise = "exactly-once" if wanted == "exactly-once" or (wanted == "auto" and facts.transactions) else "at-least-once"
+        self._say(f"promise: {promise} ({'transactions' if promise == 'exactly-once' else 'no transactions'}, {self._settings.kafka})")
+        return promise
+
+    async def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
+        settings = self._settings
+        agent = placed(agent, registry)
+        asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
+        manifest = manifest_of(agent, model=settings.model_name if asks else None)
+        key = manifest.hash()
+        await self._side.send(names.MANIFESTS, key.encode(), manifest.model_dump_json(by_alias=True).encode())
+        folder = Path(settings.data_dir) / "tables" / agent.name
+        tables = {
+            name: ReferenceTable(join.topic, self._config.aiokafka_kwargs(), folder / name) for name, join in agent.joins.items()
+        }
+        joins = Joins(agent, tables) if tables else None
+        judgements = names.judgements(agent.name) if self._audit else None
+        pipeline = Pipeline(
+            agent, Site(manifest=key, tenant=settings.tenant, run=settings.run), joins=joins, judgements=judgements,
+            dead_letters=names.dead_letters(agent.name), wall_ms=lambda: int(time.time() * 1000),
+        )  # fmt: skip
+        scorer = self._scorer_for(agent) if self._scorer_for is not None else self._scorer(agent, key)
+        engine = Engine(
+            agent, pipeline, scorer, fallback=agent.fallback, joins=joins, on_fatal=self.fail,
+            ready=lambda: _all_ready(tables), positions=lambda: [p for t in tables.values() for p in t.positions()],
+        )  # fmt: skip
+        app = make_app(
+            self._feed(agent), engine, config=self._config, delivery=promise, data_dir=Path(settings.data_dir),
+            session_timeout=settings.session_timeout, transaction_timeout=settings.transaction_timeout,
+            checkpoint=self._checkpoint, on_fatal=self.fail,
+        )  # fmt: skip
+        return Running(agent, engine, app, tables)
+
+    def _scorer(self, agent: Agent, manifest: str) -> Scorer:
+        settings = self._settings
+        topic = names.calls(agent.name)
+
+        def record(call: Call) -> None:
+            self._side.offer(topic, call.call_id.encode(), call.model_dump_json(by_alias=True).encode())
+
+        secret = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+        return resolve(
+            agent.scorer, base_url=settings.model_base_url, api_key=secret, model=settings.model_name, agent=agent.name,
+            on_call=record, concurrency=agent.in_flight, manifest=manifest,
+        )  # fmt: skip
+
+    def _feed(self, agent: Agent) -> Feed:
+        settings = self._settings
+        # Twice what can be in flight keeps the calls fed; more would only age beyond its deadline in memory.
+        held = min(settings.hold_records, max(256, 2 * agent.in_flight * agent.batch.size))
+        return Feed(
+            agent=agent.name, version=agent.version, group=names.group(settings.group_prefix, agent.name),
+            source=agent.reads.topic, receipts=names.receipts(agent.name),
+            outbound=(agent.writes.topic, names.dead_letters(agent.name), names.judgements(agent.name)),
+            bounds=Bounds(
+                records=held, bytes=settings.hold_bytes, span=settings.hold_span, metadata=settings.commit_metadata_bytes
+            ),
+            limits={spec.topic: spec.max_message_bytes for spec in (agent.writes, *own_topics(agent.name, agent.reads))},
+            run=settings.run, worker=f"{socket.gethostname()}:{os.getpid()}", commit_gap=settings.commit_gap,
+            drain_seconds=settings.drain_timeout,
+        )  # fmt: skip
+
+    def _listen(self) -> None:
+        for r in self.running:
+            self._say(f"{r.agent.name}: {r.agent.reads.topic} -> {r.agent.writes.topic}, asking {r.engine.scorer_name}")
+
+    def _serve_metrics(self) -> Any:
+        port = self._settings.metrics_port
+        if port is None:
+            return None
+        registry = CollectorRegistry()
+        sources = {r.agent.name: (EngineSource(r.engine), TransportSource(r.app.stats)) for r in self.running}
+        registry.register(AgentCollector(sources))
+        server, _ = start_http_server(port, addr=self._settings.metrics_host, registry=registry)
+        self._say(f"metrics: http://{self._settings.metrics_host}:{port}/metrics")
+        return server
+
+
+async def _all_ready(tables: dict[str, ReferenceTable]) -> None:
+    await asyncio.gather(*(table.ready() for table in tables.values()))

@@ -1,0 +1,92 @@
+"""Reference pages made from the code: settings, commands, metrics. `python -m tests.support.generate_docs` writes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import typer.main
+from agents.cli.main import app
+
+from agents.engine.metrics import DEFINITIONS
+from agents.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = "<!-- Made from the code by `make docs`; edit the code. -->\n"
+
+
+def settings_page() -> str:
+    """docs/settings.md: every HEADRACE_* variable with its default."""
+    lines = ["# Settings\n", MADE, "Every setting is an environment variable. Secrets never show in logs.\n"]
+    lines += ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "" if default is None else f"`{default}`"
+        lines.append(f"| `HEADRACE_{name.upper()}` | {shown} | {_cell(field.description or '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every exported metric."""
+    lines = ["# Metrics\n", MADE]
+    lines.append("Served on `HEADRACE_METRICS_PORT`, on loopback unless `HEADRACE_METRICS_HOST` says otherwise.")
+    lines.append("Each carries the label `agent`.\n")
+    lines += ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
+    for d in DEFINITIONS:
+        suffix = "_total" if d.kind == "counter" else ""
+        lines.append(f"| `headrace_{d.name}{suffix}` | {d.kind} | {', '.join(d.labels)} | {_cell(d.help)} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands_page() -> str:
+    """docs/commands.md: every command with its arguments and options, as `--help` has them."""
+    root = typer.main.get_command(app)
+    lines = ["# Commands\n", MADE]
+    for path, command in _walk(root, "headrace"):
+        if isinstance(command, click.Group):
+            continue
+        lines.append(f"## `{path}`\n")
+        lines.append((command.help or "").replace("\f", "").strip() + "\n")
+        rows = [_parameter(p) for p in command.params if p.name != "help"]
+        if rows:
+            lines += ["| argument or option | meaning |", "| --- | --- |", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and not found.hidden:
+                yield from _walk(found, f"{path} {name}")
+
+
+def _parameter(parameter: click.Parameter) -> str:
+    shown = ", ".join(parameter.opts) if isinstance(parameter, click.Option) else (parameter.name or "").upper()
+    return f"| `{shown}` | {_cell(getattr(parameter, 'help', None) or '')} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "docs/commands.md": commands_page,
+}
+
+
+def stale() -> list[str]:
+    """The pages that differ from what the code says."""
+    return [path for path, make in PAGES.items() if not (ROOT / path).exists() or (ROOT / path).read_text("utf-8") != make()]
+
+
+if __name__ == "__main__":
+    for path in stale():
+        (ROOT / path).write_text(PAGES[path](), "utf-8")
+        sys.stdout.write(f"wrote {path}\n")

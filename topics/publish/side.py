@@ -1,0 +1,90 @@
+"""What is published beside the outcomes: audits of model calls when they end, and manifests at the start.
+
+Calls must not wait for a transaction (a call that was paid for is recorded even if its outcomes are lost), and a slow broker
+must not hold up answers: at most `limit` records wait, what comes beyond is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from schemas.errors import BrokerError
+
+log = logging.getLogger(__name__)
+Record = tuple[str, bytes | None, bytes]
+"""Topic, key, value."""
+
+
+class SidePublisher:
+    """One idempotent producer and a bounded queue. `connection` are aiokafka's connection arguments."""
+
+    def __init__(self, connection: Mapping[str, Any], *, limit: int = 10_000) -> None:
+        self._connection = dict(connection)
+        self._queue: asyncio.Queue[Record] = asyncio.Queue(limit)
+        self._producer: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self.dropped = 0
+        self.failed = 0
+
+    async def start(self) -> None:
+        """Connect. Raises what aiokafka raises when the broker can not be reached."""
+        self._producer = AIOKafkaProducer(**self._connection, enable_idempotence=True, linger_ms=20, request_timeout_ms=10_000)
+        await self._producer.start()
+        self._task = asyncio.create_task(self._run())
+
+    def offer(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Publish soon, or drop and count when too much waits. Never blocks, never raises."""
+        try:
+            self._queue.put_nowait((topic, key, value))
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    async def send(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Publish now and wait for the broker's confirmation. Raises BrokerError."""
+        try:
+            await self._producer.send_and_wait(topic, value=value, key=key)
+        except Exception as error:
+            raise BrokerError(f"publishing to {topic}: {error!r}") from error
+
+    async def _run(self) -> None:
+        while True:
+            topic, key, value = await self._queue.get()
+            try:
+                sent = await self._producer.send(topic, value=value, key=key)
+                sent.add_done_callback(self._confirmed)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - an audit record that can not be sent must not end the worker
+                self._failure(error)
+            finally:
+                self._queue.task_done()
+
+    def _confirmed(self, sent: asyncio.Future[Any]) -> None:
+        if not sent.cancelled() and (error := sent.exception()) is not None:
+            self._failure(error)
+
+    def _failure(self, error: BaseException) -> None:
+        if not self.failed:
+            log.warning("publishing a side record: %r; further failures are only counted", error)
+        self.failed += 1
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Flush what waits, for at most `timeout` seconds, and disconnect. Safe to call twice."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        try:
+            await asyncio.wait_for(self._queue.join(), timeout)
+        except TimeoutError:
+            self.dropped += self._queue.qsize()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._producer.stop(), timeout)
+        except TimeoutError:
+            log.warning("flushing side records: given up after %.0f s", timeout)
