@@ -68,24 +68,21 @@ class Journal:
 
     def insert(self, table: Table, row: Mapping[str, Any], at_ms: int) -> tuple[bytes, bytes]:
         """Key and value of a `c` event."""
-        return self._key(table, row), self._event(table, "c", None, self._row(table, row), at_ms)
+        return key_of(table, row), self._event(table, "c", None, self._row(table, row), at_ms)
 
     def snapshot(self, table: Table, row: Mapping[str, Any], at_ms: int) -> tuple[bytes, bytes]:
         """Key and value of an `r` event: a row that was there when the connector began."""
-        return self._key(table, row), self._event(table, "r", None, self._row(table, row), at_ms)
+        return key_of(table, row), self._event(table, "r", None, self._row(table, row), at_ms)
 
     def update(self, table: Table, row: Mapping[str, Any], at_ms: int) -> tuple[bytes, bytes]:
         """Key and value of a `u` event: before is null, as REPLICA IDENTITY DEFAULT has it."""
-        return self._key(table, row), self._event(table, "u", None, self._row(table, row), at_ms)
+        return key_of(table, row), self._event(table, "u", None, self._row(table, row), at_ms)
 
     def delete(self, table: Table, row: Mapping[str, Any], at_ms: int) -> tuple[bytes, bytes]:
         """Key and value of a `d` event; the tombstone that follows it has the same key and no value."""
         keyed = set(table.key)
         before = {n: column.wire(row[n]) if n in keyed else column.placeholder() for n, column in table.columns.items()}
-        return self._key(table, row), self._event(table, "d", before, None, at_ms)
-
-    def _key(self, table: Table, row: Mapping[str, Any]) -> bytes:
-        return orjson.dumps({name: table.columns[name].wire(row[name]) for name in table.key})
+        return key_of(table, row), self._event(table, "d", before, None, at_ms)
 
     def _row(self, table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
         unknown = set(row) - set(table.columns)
@@ -109,6 +106,11 @@ class Journal:
             "before": before, "after": after, "source": source, "transaction": None, "op": op,
             "ts_ms": seen_ms, "ts_us": seen_ms * 1000, "ts_ns": seen_ms * 1_000_000,
         })  # fmt: skip
+
+
+def key_of(table: Table, row: Mapping[str, Any]) -> bytes:
+    """The record key of a row: its primary key as JSON."""
+    return orjson.dumps({name: table.columns[name].wire(row[name]) for name in table.key})
 
 
 def encode_decimal(value: Decimal, scale: int) -> str:
