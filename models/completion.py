@@ -1,0 +1,90 @@
+"""Reads the body of a chat completion. Nothing in it is believed before its type was looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from schemas.audit import Tokens
+from schemas.errors import ModelProtocolError, ModelUnavailable
+
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The parts of a chat completion that count. `refused` and `cut` say why `content` may not be the whole answer."""
+
+    content: str
+    model: str | None
+    finish_reason: str | None
+    refused: str | None
+    tokens: Tokens
+
+    @property
+    def cut(self) -> bool:
+        """Whether the reply ran into its limit of output tokens."""
+        return self.finish_reason == "length"
+
+
+def read_completion(body: bytes) -> Completion:
+    """The completion in a response body with status 200.
+
+    Raises ModelProtocolError for anything that is not a chat completion (a web page, `{}`, truncated JSON, wrong types), and
+    ModelUnavailable for an error object sent with status 200, as gateways do.
+    """
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ModelProtocolError(f"reading a completion: the body ({len(body)} bytes) is not JSON") from None
+    if not isinstance(reply, dict):
+        raise ModelProtocolError("reading a completion: the body is not a JSON object")
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        if isinstance(reply.get("error"), dict):
+            raise ModelUnavailable("reading a completion: the endpoint sent an error with status 200")
+        raise ModelProtocolError("reading a completion: it has no choices")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise ModelProtocolError("reading a completion: its choice has no message")
+    finish, refusal = _text(choice.get("finish_reason")), _text(message.get("refusal"))
+    refused = refusal or ("content filter" if finish == "content_filter" else None)
+    content = _content(message.get("content"))
+    if content is None:
+        if refused is None and finish != "length":
+            raise ModelProtocolError("reading a completion: its message has no text")
+        content = ""
+    return Completion(content, _text(reply.get("model")), finish, refused, read_usage(reply.get("usage")))
+
+
+def read_usage(usage: Any) -> Tokens:
+    """Tokens by class; what is absent or no count is 0, so a missing usage is visible as no tokens, never as a guess."""
+    if not isinstance(usage, dict):
+        return Tokens()
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return Tokens(
+        input=_count(usage, "prompt_tokens"),
+        cached_input=_count(prompt, "cached_tokens"),
+        output=_count(usage, "completion_tokens"),
+        reasoning=_count(completion, "reasoning_tokens"),
+    )
+
+
+def _content(value: Any) -> str | None:
+    """Text as a string, or as the list of typed parts that some servers send."""
+    if isinstance(value, list):
+        parts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
+        return "".join(part for part in parts if isinstance(part, str)) or None
+    return value if isinstance(value, str) else None
+
+
+def _text(value: Any) -> str | None:
+    return value[:_LONGEST_NAME] if isinstance(value, str) and value else None
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,120 @@
+"""One OpenAI-compatible endpoint: bytes in, bytes out, every failure a ModelError. The only place that sends anything to a model.
+
+The SDK's low-level `post` is used with bytes serialised once: it keeps the SDK's authentication, base URL and error classes at
+about a third of the CPU of `chat.completions.create()`. Its retries, redirects and 600 second timeout are off; the caller sets
+one total deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import httpx2
+import openai
+
+from models.failures import TRANSPORT, BodyTooLarge, place
+from schemas.errors import ConfigError
+
+_PATH = "/chat/completions"
+_CONNECT_SECONDS = 10.0
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_FIRST = "headrace_first_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response with status 200. `first_ms` is when its headers came, by the clock given."""
+
+    body: bytes
+    first_ms: int | None
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A response body that ends in an error instead of going on past `limit` bytes."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise BodyTooLarge("the response body is larger than the bound")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Client(openai.DefaultAioHttpClient):
+    """Reads whole bodies, bounded, errors included; never follows a redirect; refuses compressed bodies, which have no bound."""
+
+    def __init__(self, *, limit: int, clock: Callable[[], int], connections: int) -> None:
+        super().__init__(
+            follow_redirects=False,
+            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        )
+        self._limit = limit
+        self._clock = clock
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        options.update(stream=True, follow_redirects=False)
+        try:
+            response = await super().send(request, **options)
+        except aiohttp.ClientError as error:
+            # The transport maps most of aiohttp's errors; malformed HTTP is one that it lets through.
+            raise httpx2.RemoteProtocolError(type(error).__name__) from error
+        response.extensions[_FIRST] = self._clock()
+        try:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise httpx2.DecodingError("a compressed body was sent though none was asked for")
+            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), self._limit)
+            await response.aread()
+        except aiohttp.ClientError as error:
+            raise httpx2.ReadError(type(error).__name__) from error
+        finally:
+            await response.aclose()
+        return response
+
+
+class Endpoint:
+    """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key."""
+
+    def __init__(
+        self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = 8 * 1024 * 1024
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError("opening the model endpoint: HEADRACE_MODEL_BASE_URL must be like https://host/v1")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
+            raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
+        self.where = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        # Given explicitly, or the SDK would take OPENAI_API_KEY and send the key of another service here.
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+            http_client=_Client(limit=limit, clock=clock, connections=connections),
+        )
+        # These come from the environment too, and no constructor argument says "none".
+        self._client.organization = None
+        self._client.project = None
+
+    async def post(self, body: bytes) -> Reply:
+        """Send one request and read the whole response. Raises ModelError; has no deadline of its own."""
+        try:
+            response = await self._client.post(_PATH, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
+        except TRANSPORT as error:
+            raise place(error) from error
+        return Reply(response.content, response.extensions.get(_FIRST))
+
+    async def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        await self._client.close()

@@ -1,0 +1,151 @@
+"""Gives every way a request can fail its place in the ModelError tree, in words that say what to do and never hold the key."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+from openai import _exceptions as sdk
+
+from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
+
+PLACES: dict[type[Exception], type[ModelError]] = {
+    openai.APITimeoutError: ModelUnavailable,
+    openai.APIConnectionError: ModelUnavailable,
+    openai.InternalServerError: ModelUnavailable,
+    openai.ConflictError: ModelUnavailable,
+    openai.RateLimitError: ModelLimited,
+    openai.BadRequestError: ModelRejected,
+    openai.AuthenticationError: ModelRejected,
+    sdk.OAuthError: ModelRejected,
+    openai.PermissionDeniedError: ModelRejected,
+    openai.NotFoundError: ModelRejected,
+    openai.UnprocessableEntityError: ModelRejected,
+    openai.APIStatusError: ModelRejected,  # 408 is looked at by its status; a redirect and any other 4xx stay here
+    openai.APIResponseValidationError: ModelProtocolError,
+    openai.APIError: ModelProtocolError,
+    # The rest belongs to parts of the SDK that the transport does not use; they have a place all the same.
+    openai.LengthFinishReasonError: ModelProtocolError,
+    openai.ContentFilterFinishReasonError: ModelProtocolError,
+    sdk.SubjectTokenProviderError: ModelUnavailable,
+    sdk.WebSocketConnectionClosedError: ModelUnavailable,
+    sdk.WebSocketQueueFullError: ModelUnavailable,
+    sdk.InvalidWebhookSignatureError: ModelProtocolError,
+    openai.OpenAIError: ModelProtocolError,
+}
+"""Class -> place; `place` takes the nearest class up the inheritance line, and the status where there is one."""
+
+TRANSPORT: tuple[type[Exception], ...] = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+)
+"""What a request may raise. The SDK lets some aiohttp and decoding errors through as they are."""
+
+_UNAVAILABLE = (408, 409)
+_ADVICE = {
+    401: "the endpoint does not accept the API key: set HEADRACE_MODEL_API_KEY",
+    403: "the API key may not use this model: ask its owner for access, or set HEADRACE_MODEL_NAME to one it may use",
+    404: "the endpoint knows no such model or path: check HEADRACE_MODEL_NAME and the path of HEADRACE_MODEL_BASE_URL",
+}
+_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+
+
+class Overflow(ModelRejected):
+    """The request was longer than the model's context: a smaller batch may fit."""
+
+
+class Filtered(ModelRejected):
+    """A content filter refused the request as a whole: one record of it may be the cause."""
+
+
+class Exhausted(ModelLimited):
+    """429 because quota or credit is used up: waiting does not help."""
+
+
+class BodyTooLarge(httpx2.TransportError):
+    """A response went on past the bound that the transport sets."""
+
+
+def place(error: Exception) -> ModelError:
+    """The ModelError that `error` stands for."""
+    if isinstance(error, openai.APIStatusError):
+        return _by_status(error)
+    if isinstance(error, openai.APIConnectionError):
+        return _by_cause(error.__cause__ or error)
+    for known in type(error).__mro__:
+        if known in PLACES:
+            return _make(PLACES[known], f"the SDK reports {type(error).__name__}")
+    return _by_cause(error)
+
+
+def error_body(error: BaseException | None) -> dict[str, Any]:
+    """The `error` object of a refused request, or what stands in its place."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        return body
+    return {"message": body} if isinstance(body, str) else {}
+
+
+def _make(kind: type[ModelError], message: str, status: int = 0) -> ModelError:
+    return ModelRejected(message, status=status) if kind is ModelRejected else kind(message)
+
+
+def _by_cause(cause: BaseException) -> ModelError:
+    if isinstance(cause, BodyTooLarge):
+        return ModelProtocolError("the response is larger than the transport accepts")
+    if isinstance(cause, ValueError):
+        return ModelProtocolError(f"the response could not be read ({type(cause).__name__})")
+    # httpx2 names a refused connection a ConnectTimeout under aiohttp; the first cause says what it was.
+    first = cause
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return ModelUnavailable(f"no answer over this connection ({type(first).__name__})")
+
+
+def _by_status(error: openai.APIStatusError) -> ModelError:
+    status, body = error.status_code, error_body(error)
+    code = body.get("code") if isinstance(body.get("code"), str) else ""
+    if status == 429:
+        if code in _QUOTA or body.get("type") in _QUOTA:
+            return Exhausted("quota or credit of this API key is used up (429)")
+        return ModelLimited("the endpoint limits the rate of requests (429)", retry_after=retry_after(error.response.headers))
+    if status >= 500 or status in _UNAVAILABLE:
+        return ModelUnavailable(f"the endpoint is not available ({status})")
+    if 300 <= status < 400:
+        advice = "prompts follow no redirect: set HEADRACE_MODEL_BASE_URL to the place itself"
+        return ModelRejected(f"the endpoint redirects ({status}); {advice}", status=status)
+    if code == "context_length_exceeded" or (status == 400 and "context length" in str(body.get("message", ""))[:2000]):
+        return Overflow(f"the request is longer than the model's context ({status}): use a smaller batch", status=status)
+    if code in ("content_filter", "content_policy_violation"):
+        return Filtered(f"the endpoint's content filter refused the request ({status})", status=status)
+    advice = _ADVICE.get(status, "the endpoint does not accept this request: check that it speaks the chat completions API")
+    return ModelRejected(f"{advice} ({status}{_short(body)})", status=status)
+
+
+def _short(body: dict[str, Any]) -> str:
+    """The machine-readable part of an error; its message may quote the prompt or the key, so it stays out."""
+    said = [str(body[name])[:60] for name in ("code", "param") if isinstance(body.get(name), str) and body[name]]
+    return "".join(f", {word}" for word in said)
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds to wait as the server asks for: `retry-after-ms`, `retry-after` in seconds or as a date; None without."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if 0 <= seconds < 86_400:
+            return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time())
+    except (ValueError, TypeError, OverflowError):
+        return None
