@@ -40,9 +40,9 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("records_expired", "counter", "Records whose deadline passed before they could be asked about."),
     Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
     # the Kafka side; see topics/transport/stats.py for what each event and reason means
-    Definition("commits", "counter", "Commits confirmed by the broker (transactions where the promise is exactly once)."),
+    Definition("commits", "counter", "Commits confirmed by the broker; transactions under exactly once."),
     Definition("commit_seconds", "counter", "Time spent in them, in seconds."),
-    Definition("transport_events", "counter", "Partitions taken, kept, fenced, recovered ...; offsets lost to retention.", ("event",)),
+    Definition("transport_events", "counter", "Partitions taken, kept, fenced ...; offsets lost to retention.", ("event",)),
     Definition("pauses", "counter", "Times that reading paused, by the bound that was met.", ("bound",)),
     Definition("held_records", "gauge", "Records read and not yet committed."),
     Definition("held_bytes", "gauge", "Bytes of those records."),

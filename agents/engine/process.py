@@ -169,8 +169,9 @@ class Worker:
             raise ConfigError(
                 f"starting a worker: {self._settings.kafka} has no transactions; set HEADRACE_DELIVERY=at-least-once or auto"
             )
-        promise: Promise = "exactly-once" if wanted == "exactly-once" or (wanted == "auto" and facts.transactions) else "at-least-once"
-        self._say(f"promise: {promise} ({'transactions' if promise == 'exactly-once' else 'no transactions'}, {self._settings.kafka})")
+        transactions = facts.transactions and wanted != "at-least-once"
+        promise: Promise = "exactly-once" if transactions else "at-least-once"
+        self._say(f"promise: {promise} ({'transactions' if transactions else 'no transactions'}, {self._settings.kafka})")
         return promise
 
     async def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
