@@ -103,7 +103,7 @@ class Pipeline:
         self.dead_letters = dead_letters
         self.dead_letter_bytes = dead_letter_bytes
         self._writer = Writer(agent, site, judgements=judgements)
-        self._decode: Callable[[RawRecord], Result[Any]] = decoder(agent.reads)
+        self._decode: Callable[[RawRecord], Result[Any]] = decode or decoder(agent.reads)
         self._empty: Mapping[str, Joined] = {}
 
     # ---- reading -----------------------------------------------------------------------------------------------------
