@@ -93,7 +93,9 @@ class Pipeline:
     def __init__(
         self, agent: Agent, site: Site, *, dead_letters: str, judgements: str | None, joins: Joins | None,
         wall_ms: Callable[[], int], dead_letter_bytes: int = 1_000_000,
+        decode: Callable[[RawRecord], Result[Any]] | None = None,
     ) -> None:  # fmt: skip
+        """`decode` replaces the decoder of the agent's topic, where values are there already (golden examples)."""
         self.agent = agent
         self.counts = Counts()
         self.rules = Rules(agent)
