@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.check_docs import ROOT, broken_links, documents
-from tests.support.generate_docs import stale
+from tests.support.check_docs import broken_links, documents
+from tests.support.generate_docs import ROOT, stale
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXECUTED = [path for path in documents() if BLOCK.search(path.read_text("utf-8"))]
@@ -19,7 +19,7 @@ EXECUTED = [path for path in documents() if BLOCK.search(path.read_text("utf-8")
 
 @pytest.mark.parametrize("document", EXECUTED, ids=lambda path: path.stem)
 def test_every_code_block_of_a_document_runs(document: Path, tmp_path: Path) -> None:
-    """In the order of the page: a block that names a file is written, other Python runs, shell runs with that folder as agents."""
+    """In the order of the page: a block that names a file becomes that agent file, other Python and shell blocks run."""
     blocks = BLOCK.findall(document.read_text("utf-8"))
     folder = tmp_path / "agents"
     folder.mkdir()

@@ -19,7 +19,7 @@ PACKAGES = ("agents", "topics", "models", "schemas")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the tree and unpacked into a folder of its own."""
     out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT)]
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
     (wheel,) = out.glob("*.whl")
     target = out / "site"
@@ -38,7 +38,8 @@ def test_the_wheel_alone_lists_its_agents_and_finds_its_data(installed: Path, tm
     """Away from the source tree the command works; poms, data and schemas are inside."""
     where = "import agents, topics; print(agents.__file__); print(topics.__file__)"
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", where]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert all(line.startswith(str(installed)) for line in found.stdout.splitlines())
     listed = run(installed, "agents", "list", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr

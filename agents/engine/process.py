@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.resolve import resolve
+from mode import Service
 from prometheus_client import CollectorRegistry, start_http_server
 from topics.connection import BrokerFacts, KafkaConfig, probe
 
@@ -33,8 +33,10 @@ from agents.engine.topology import own_topics, placed
 from agents.engine.verdicts import Site
 from agents.settings import Settings
 from models.contract import Ask, Scorer
+from models.resolve import resolve
 from schemas.audit import Call
 from schemas.errors import ConfigError, FatalError
+from schemas.manifest import Manifest
 from topics import names
 from topics.handover import Bounds, Feed
 from topics.publish.contract import Checkpoint, Promise, no_checkpoint
@@ -57,6 +59,7 @@ class Running:
     engine: Engine
     app: Any
     tables: dict[str, ReferenceTable]
+    manifest: Manifest
 
 
 class Worker:
@@ -79,25 +82,22 @@ class Worker:
         self._scorer_for = scorer_for
         self._audit = audit
         self._config: KafkaConfig = kafka_config(settings)
-        self._side = SidePublisher(self._config.aiokafka_kwargs())
+        self._connection = {"bootstrap_servers": self._config.bootstrap, **self._config.aiokafka_kwargs()}
+        self._side = SidePublisher(self._connection)
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
+        self._follows: list[asyncio.Task[None]] = []
         self.running: list[Running] = []
 
     # ---- life --------------------------------------------------------------------------------------------------------
     async def run(self) -> int:
         """Run until a signal or a fatal fault. Returns the exit status: 0 after a drain, 1 after a fatal fault."""
-        facts = await probe(self._config)
-        promise = self._promise(facts)
-        await self._side.start()
-        registry = Registry(self._settings.topics)
-        for agent in self._agents:
-            self.running.append(await self._build(agent, registry, promise))
+        self._build_all(await probe(self._config))
         self._listen()
         server = self._serve_metrics()
         try:
             with self._signals():
-                await asyncio.gather(*(table.start() for r in self.running for table in r.tables.values()))
+                await self._begin()
                 await asyncio.gather(*(r.app.start() for r in self.running))
                 watch = asyncio.create_task(self._watch())
                 await self._stop.wait()
@@ -137,12 +137,49 @@ class Worker:
         for r, result in zip(self.running, await asyncio.gather(*stops, return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
                 log.warning("stopping agent %s: %r", r.agent.name, result)
+        await self._end()
+
+    async def _begin(self) -> None:
+        """What stands beside the Faust apps: audit records, manifests, reference tables."""
+        await self._side.start()
+        for r in self.running:
+            body = r.manifest.model_dump_json(by_alias=True).encode()
+            await self._side.send(names.MANIFESTS, r.manifest.hash().encode(), body)
+        for r in self.running:
+            for table in r.tables.values():
+                await table.start()
+                self._follows.append(asyncio.create_task(self._follow(table)))
+
+    async def _follow(self, table: ReferenceTable) -> None:
+        """A table that can no longer be read must not go on answering with old rows."""
+        try:
+            await table.run()
+        except Exception as error:  # noqa: BLE001 - whatever ended it ends the worker
+            self.fail(error)
+
+    async def _end(self) -> None:
         for r in self.running:
             await r.engine.close()
             await asyncio.gather(*(table.stop() for table in r.tables.values()), return_exceptions=True)
         await self._side.stop()
         if self._side.dropped or self._side.failed:
             self._say(f"audit of calls: {self._side.dropped} dropped, {self._side.failed} failed")
+
+    def faust_app(self) -> Any:
+        """The one agent's Faust app, for Faust's own command line, which then owns signals and the loop."""
+        self._build_all(asyncio.run(probe(self._config)))
+        (only,) = self.running
+        worker = self
+
+        class Beside(Service):
+            async def on_start(self) -> None:
+                await worker._begin()
+
+            async def on_stop(self) -> None:
+                await worker._end()
+
+        only.app.add_runtime_dependency(Beside(loop=only.app.loop, beacon=only.app.beacon))
+        return only.app
 
     @contextlib.contextmanager
     def _signals(self) -> Any:
@@ -174,16 +211,19 @@ class Worker:
         self._say(f"promise: {promise} ({'transactions' if transactions else 'no transactions'}, {self._settings.kafka})")
         return promise
 
-    async def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
+    def _build_all(self, facts: BrokerFacts) -> None:
+        promise, registry = self._promise(facts), Registry(self._settings.topics)
+        self.running = [self._build(agent, registry, promise) for agent in self._agents]
+
+    def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
         agent = placed(agent, registry)
         asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
         manifest = manifest_of(agent, model=settings.model_name if asks else None)
         key = manifest.hash()
-        await self._side.send(names.MANIFESTS, key.encode(), manifest.model_dump_json(by_alias=True).encode())
         folder = Path(settings.data_dir) / "tables" / agent.name
         tables = {
-            name: ReferenceTable(join.topic, self._config.aiokafka_kwargs(), folder / name) for name, join in agent.joins.items()
+            name: ReferenceTable(join.topic, self._connection, folder / name) for name, join in agent.joins.items()
         }
         joins = Joins(agent, tables) if tables else None
         judgements = names.judgements(agent.name) if self._audit else None
@@ -197,11 +237,11 @@ class Worker:
             ready=lambda: _all_ready(tables), positions=lambda: [p for t in tables.values() for p in t.positions()],
         )  # fmt: skip
         app = make_app(
-            self._feed(agent), engine, config=self._config, delivery=promise, data_dir=Path(settings.data_dir),
+            self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),
             session_timeout=settings.session_timeout, transaction_timeout=settings.transaction_timeout,
             checkpoint=self._checkpoint, on_fatal=self.fail,
         )  # fmt: skip
-        return Running(agent, engine, app, tables)
+        return Running(agent, engine, app, tables, manifest)
 
     def _scorer(self, agent: Agent, manifest: str) -> Scorer:
         settings = self._settings
@@ -241,7 +281,7 @@ class Worker:
         if port is None:
             return None
         registry = CollectorRegistry()
-        sources = {r.agent.name: (EngineSource(r.engine), TransportSource(r.app.stats)) for r in self.running}
+        sources = {r.agent.name: (EngineSource(r.engine), TransportSource(r.app.runtime.stats)) for r in self.running}
         registry.register(AgentCollector(sources))
         server, _ = start_http_server(port, addr=self._settings.metrics_host, registry=registry)
         self._say(f"metrics: http://{self._settings.metrics_host}:{port}/metrics")
