@@ -247,14 +247,14 @@ class Progress(Generic[S, T]):
         """True while an attempt has neither been confirmed nor found not to have happened."""
         return bool(self._commit.items or self._commit.lost)
 
-    def take(self, limit: int) -> Commit[S, T] | None:
-        """The next commit: all that waits, and what an attempt before it could not write; None when nothing fits.
+    def take(self, limit: int, most: int = 5000) -> Commit[S, T] | None:
+        """The next commit: up to `most` outcomes that wait, and what a failed attempt held; None when nothing fits.
 
         Holds back the highest offsets until the metadata fits `limit` bytes: the lowest always fit, since they extend
         the range that the frontier is about to swallow or one that is there already.
         """
         commit = self._commit
-        new, self._waiting = self._waiting, []
+        new, self._waiting = self._waiting[:most], self._waiting[most:]
         self._mark(new, 1)
         frontier, runs = self._ranges()
         seq = self.seq + 1

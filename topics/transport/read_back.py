@@ -1,0 +1,95 @@
+"""Reading what lies behind: a groupless, read-committed consumer for windows and for the last receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaTopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.errors import OutcomeUnknown
+from schemas.receipt import Receipt
+from topics.handover import TopicPartition
+from topics.record import RawRecord
+
+_PATIENCE = 15.0
+"""Seconds without progress after which reading back fails; the taker tries again."""
+_TAIL_STEPS = (64, 4096)
+
+
+@asynccontextmanager
+async def _reader(connection: Mapping[str, Any], tp: TopicPartition) -> AsyncIterator[Any]:
+    consumer = AIOKafkaConsumer(
+        **connection,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_poll_records=2000,
+        fetch_max_wait_ms=200,
+    )
+    try:
+        await asyncio.wait_for(consumer.start(), _PATIENCE)
+        consumer.assign([KafkaTopicPartition(*tp)])
+        yield consumer
+    except (KafkaError, TimeoutError) as exc:
+        raise OutcomeUnknown(f"reading back {tp.topic}/{tp.partition}: {exc!r}") from exc
+    finally:
+        await consumer.stop()
+
+
+async def _until(consumer: Any, tp: KafkaTopicPartition, first: int, end: int) -> AsyncIterator[Sequence[RawRecord]]:
+    consumer.seek(tp, first)
+    loop = asyncio.get_running_loop()
+    moved = loop.time()
+    at = first
+    while at < end:
+        records = [r for r in (await consumer.getmany(tp, timeout_ms=200)).get(tp, ()) if r.offset < end]
+        if records:
+            yield records
+        position = await consumer.position(tp)
+        if position > at:
+            at, moved = position, loop.time()
+        elif loop.time() - moved > _PATIENCE:
+            raise OutcomeUnknown(f"reading back {tp.topic}/{tp.partition}: stuck at {at} of {end}")
+
+
+async def read_back(
+    connection: Mapping[str, Any], tp: TopicPartition, first: int, end: int
+) -> AsyncIterator[Sequence[RawRecord]]:
+    """The records at offsets [first, end) that the log still holds, in order. Raises OutcomeUnknown when it is stuck."""
+    if first >= end:
+        return
+    async with _reader(connection, tp) as consumer:
+        kafka_tp = KafkaTopicPartition(*tp)
+        begin = (await consumer.beginning_offsets([kafka_tp]))[kafka_tp]
+        async for records in _until(consumer, kafka_tp, max(first, begin), end):
+            yield records
+
+
+def receipt_key(source: TopicPartition) -> bytes:
+    """The key of every receipt of a source partition."""
+    return f"{source.topic}/{source.partition}".encode()
+
+
+async def last_receipt(connection: Mapping[str, Any], receipts: str, source: TopicPartition) -> Receipt | None:
+    """The newest receipt of a source partition, looked for among the last few thousand records of its receipts."""
+    tp = TopicPartition(receipts, source.partition)
+    async with _reader(connection, tp) as consumer:
+        kafka_tp = KafkaTopicPartition(*tp)
+        begin = (await consumer.beginning_offsets([kafka_tp]))[kafka_tp]
+        end = (await consumer.end_offsets([kafka_tp]))[kafka_tp]
+        key = receipt_key(source)
+        for step in _TAIL_STEPS:
+            found: Receipt | None = None
+            async for records in _until(consumer, kafka_tp, max(begin, end - step), end):
+                for record in records:
+                    if record.key == key and record.value:
+                        found = Receipt.model_validate_json(record.value)
+            if found is not None or end - step <= begin:
+                return found
+    return None
