@@ -1,0 +1,388 @@
+"""The sandbox: an OpenAI-compatible server that scores the features in the prompt with its own transparent rules.
+
+It speaks chat completions (json_schema, json_object, plain) and the model list, counts usage, sends rate-limit headers, and
+has the latency, limits and faults that it is told to have. It is no model, and says so in every answer's model name. It logs
+nothing, so no prompt ends in a log. For development, demos and tests: it listens on loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from models.sandbox_faults import ANSWER_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
+from models.sandbox_fill import fill
+from models.sandbox_limits import Bucket, latency
+from models.sandbox_rules import RULES
+from schemas.errors import ConfigError
+
+MODEL = "sandbox/transparent-rules"
+_MOST_BODY = 16 * 1024 * 1024
+_PLAIN_SCHEMA = re.compile(r"JSON Schema \(([A-Za-z0-9_-]+)\): (\{.*\})\s*\Z", re.DOTALL)
+_BURST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """How the sandbox behaves.
+
+    `latency` as models.sandbox_limits.latency reads it. `rpm` and `tpm` are requests and tokens a minute, enforced
+    continuously with a second of burst. `schedule` names the faults of the first requests ("" for none), `faults` the
+    probability of each for all others (names in models.sandbox_faults). `rejects` are request parameters answered with
+    a 400, as by servers that do not know them: json_schema, json_object, max_tokens, max_completion_tokens, temperature.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    api_key: str | None = field(default=None, repr=False)
+    latency: str = "0ms"
+    rpm: int | None = None
+    tpm: int | None = None
+    faults: Mapping[str, float] = field(default_factory=dict)
+    schedule: tuple[str, ...] = ()
+    rejects: frozenset[str] = frozenset()
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """What the sandbox has seen since it started, by its own count."""
+
+    requests: int = 0
+    completions: int = 0
+    records: int = 0
+    limited: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of GET /sandbox/meter."""
+        return {
+            "requests": self.requests,
+            "completions": self.completions,
+            "records": self.records,
+            "limited": self.limited,
+            "most_in_flight": self.most_in_flight,
+            "tokens": {"input": self.input_tokens, "output": self.output_tokens},
+            "faults": dict(self.faults),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A chat request, read. `records` is None where the user message is not in the layout of models.prompt."""
+
+    text: str
+    schema: Mapping[str, Any] | None
+    schema_name: str
+    records: list[dict[str, Any]] | None
+    limit: int | None
+
+
+class Sandbox:
+    """`async with Sandbox(config) as sandbox: sandbox.base_url`. Raises ConfigError for a config that can not work."""
+
+    def __init__(self, config: SandboxConfig | None = None) -> None:
+        self.config = config or SandboxConfig()
+        self.meter = Meter()
+        chance = random.Random(self.config.seed)  # noqa: S311  # repeatable on purpose: faults and latency of a test run
+        self._faults = FaultPlan(self.config.schedule, self.config.faults, chance)
+        self._latency = latency(self.config.latency, chance)
+        self._requests = Bucket(self.config.rpm, time.monotonic, _BURST_SECONDS) if self.config.rpm is not None else None
+        self._tokens = Bucket(self.config.tpm, time.monotonic, _BURST_SECONDS) if self.config.tpm is not None else None
+        self._closing = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its base URL, e.g. http://127.0.0.1:40123/v1."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self._port}/v1"
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError if the address can not be bound."""
+        app = web.Application(client_max_size=_MOST_BODY)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/sandbox/meter", self._read_meter)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.config.host, self.config.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.close()
+            raise ConfigError(f"starting the sandbox on {self.config.host}:{self.config.port}: {error.strerror}") from None
+        self._port = int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Stop listening and let go of requests that hang. Safe to call twice."""
+        self._closing.set()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def __aenter__(self) -> Sandbox:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "headrace-sandbox"}
+        return self._denied(request) or _json({"object": "list", "data": [model]})
+
+    async def _read_meter(self, _request: web.Request) -> web.Response:
+        return _json(self.meter.as_json())
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        meter = self.meter
+        meter.requests += 1
+        meter.in_flight += 1
+        meter.most_in_flight = max(meter.most_in_flight, meter.in_flight)
+        try:
+            body = await request.read()
+            return self._denied(request) or await self._answer(request, body)
+        finally:
+            meter.in_flight -= 1
+
+    async def _answer(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        input_tokens = _tokens(body)
+        limited = self._limited(input_tokens)
+        if limited is not None:
+            return limited
+        headers = self._limit_headers()
+        try:
+            asked = _read(body, self.config.rejects)
+        except _Refuse as problem:
+            return _error(400, str(problem), param=problem.param, headers=headers)
+        fault = self._faults.next()
+        if fault:
+            self.meter.faults[fault] += 1
+        await self._pause(self._latency())
+        if fault in STATUS_FAULTS:
+            return _status_fault(int(fault), headers)
+        try:
+            text, finish, refusal = _completion_text(asked, fault)
+        except Exception as error:  # noqa: BLE001  # a rule is somebody's code: its defect is told to the client, by type only
+            return _error(500, f"the rule for {asked.schema_name} failed with {type(error).__name__}", headers=headers)
+        output_tokens = _tokens(text.encode())
+        if self._tokens is not None:
+            self._tokens.take(output_tokens)
+        self.meter.completions += 1
+        self.meter.records += len(asked.records or ())
+        self.meter.input_tokens += input_tokens
+        self.meter.output_tokens += output_tokens
+        completion = orjson.dumps(_completion(text, finish, refusal, input_tokens, output_tokens, self.meter.completions))
+        return await self._send(request, completion, fault, headers)
+
+    async def _send(self, request: web.Request, body: bytes, fault: str, headers: dict[str, str]) -> web.StreamResponse:
+        """The completion, or what a transport fault makes of it."""
+        if fault == "hang":
+            await self._pause(3600)
+        elif fault == "drip":
+            return await self._drip(request, body)
+        elif fault == "reset":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # goes nowhere: the connection is gone
+        elif fault == "html":
+            return web.Response(text="<html><body>Sign in to this network</body></html>", content_type="text/html")
+        elif fault == "gzip":
+            return web.Response(body=body, headers={"Content-Encoding": "gzip"}, content_type="application/json")
+        body = {"empty": b"{}", "truncated": body[: len(body) // 2], "huge": b" " * _MOST_BODY}.get(fault, body)
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    async def _drip(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """A byte every 50 ms: each read succeeds, the whole never comes in time."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
+        await response.prepare(request)
+        for byte in body:
+            if self._closing.is_set():
+                break
+            await response.write(bytes((byte,)))
+            await self._pause(0.05)
+        return response
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past closing."""
+        if seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._closing.wait()
+            except TimeoutError:
+                pass
+
+    def _denied(self, request: web.Request) -> web.Response | None:
+        key = self.config.api_key
+        given = request.headers.get("Authorization", "").encode()
+        if key is None or hmac.compare_digest(given, f"Bearer {key}".encode()):
+            return None
+        return _error(401, "this sandbox was started with an API key, and this is not it", code="invalid_api_key")
+
+    def _limited(self, cost: int) -> web.Response | None:
+        """A 429 where a limit is reached; else the cost is taken."""
+        charges = [(bucket, cost) for bucket, cost in ((self._requests, 1), (self._tokens, cost)) if bucket is not None]
+        wait = max((bucket.wait(cost) for bucket, cost in charges), default=0.0)
+        if wait <= 0:
+            for bucket, cost in charges:
+                bucket.take(cost)
+            return None
+        self.meter.limited += 1
+        hints = {"Retry-After": str(math.ceil(wait)), "Retry-After-Ms": str(math.ceil(wait * 1000))}
+        return _error(429, "rate limit reached", code="rate_limit_exceeded", headers=hints | self._limit_headers())
+
+    def _limit_headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
+            if bucket is not None:
+                headers[f"x-ratelimit-limit-{name}"] = str(bucket.per_minute)
+                headers[f"x-ratelimit-remaining-{name}"] = str(bucket.left)
+                headers[f"x-ratelimit-reset-{name}"] = f"{bucket.reset:.3f}s"
+        return headers
+
+
+class _Refuse(Exception):
+    """A request that an OpenAI-compatible server would answer with 400."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def _read(body: bytes, rejects: frozenset[str]) -> _Asked:
+    try:
+        request = orjson.loads(body)
+        messages = [(message["role"], message["content"]) for message in request["messages"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise _Refuse("the body is not a chat request") from None
+    if not messages or not all(isinstance(content, str) for _, content in messages):
+        raise _Refuse("messages must have text", "messages")
+    for name in ("max_tokens", "max_completion_tokens", "temperature"):
+        if name in rejects and name in request:
+            raise _Refuse(f"Unsupported parameter: {name!r} is not supported with this model.", name)
+    response_format = request.get("response_format") or {}
+    kind = response_format.get("type", "text")
+    if kind in rejects:
+        raise _Refuse(f"response_format {kind} is not supported", "response_format")
+    name, schema = "", None
+    if kind == "json_schema":
+        declared = response_format.get("json_schema") or {}
+        name, schema = str(declared.get("name", "")), declared.get("schema")
+        if not isinstance(schema, dict):
+            raise _Refuse("response_format.json_schema has no schema", "response_format")
+    elif found := _PLAIN_SCHEMA.search(messages[0][1]):
+        name, schema = found[1], orjson.loads(found[2])
+    limit = request.get("max_completion_tokens", request.get("max_tokens"))
+    text = messages[-1][1]
+    return _Asked(text, schema, name, _records(text), limit if isinstance(limit, int) else None)
+
+
+def _records(text: str) -> list[dict[str, Any]] | None:
+    """The records of a user message as models.prompt lays it out."""
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    records = message.get("records") if isinstance(message, dict) else None
+    if not isinstance(records, list):
+        return None
+    whole = all(isinstance(record, dict) and isinstance(record.get("features"), dict) and "id" in record for record in records)
+    return records if whole else None
+
+
+def _completion_text(asked: _Asked, fault: str) -> tuple[str, str, str | None]:
+    """Content, finish reason and refusal."""
+    if fault in ("refusal", "content_filter"):
+        return ("", "stop", "I can not help with this.") if fault == "refusal" else ("", "content_filter", None)
+    if asked.schema is None:
+        text = "This is a sandbox: it scores records and holds no conversation."
+    elif asked.records is None:
+        text = orjson.dumps(fill(asked.schema, asked.text)).decode()
+    else:
+        answers = [{"id": record["id"], **_score(asked, record["features"])} for record in asked.records]
+        if fault in ANSWER_FAULTS and answers:
+            answers = ANSWER_FAULTS[fault](answers)
+        text = orjson.dumps({"answers": answers}).decode()
+    if fault in TEXT_FAULTS:
+        text = TEXT_FAULTS[fault](text)
+    finish = "stop"
+    if fault == "length":
+        text, finish = text[: len(text) // 2], "length"
+    elif asked.limit is not None and _tokens(text.encode()) > asked.limit:
+        text, finish = text[: asked.limit * 4], "length"
+    return text, finish, None
+
+
+def _score(asked: _Asked, features: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer about one record: its rule's, or a stable one that means nothing."""
+    rule = RULES.get(asked.schema_name)
+    if rule is not None:
+        return rule(features)
+    assert asked.schema is not None
+    item = asked.schema["properties"]["answers"]["items"]
+    filled: dict[str, Any] = fill({**item, "properties": {k: v for k, v in item["properties"].items() if k != "id"}}, features)
+    return filled
+
+
+def _completion(
+    text: str, finish: str, refusal: str | None, input_tokens: int, output_tokens: int, number: int
+) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text if refusal is None else None, "refusal": refusal}
+    return {
+        "id": f"chatcmpl-sandbox-{number}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": MODEL,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "usage": {
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+def _tokens(data: bytes) -> int:
+    """Four bytes to a token: no tokenizer's count, but the same for the same bytes."""
+    return -(-len(data) // 4)
+
+
+def _status_fault(status: int, headers: dict[str, str]) -> web.Response:
+    if status == 307:
+        # To a port where nobody listens: whoever follows it shows up as a connection error.
+        return web.Response(status=307, headers={"Location": "http://127.0.0.1:9/v1/chat/completions"})
+    hints = {"Retry-After": "1", "Retry-After-Ms": "100"} if status == 429 else {}
+    return _error(status, "a fault that the sandbox was told to inject", headers=headers | hints)
+
+
+def _error(
+    status: int, message: str, *, code: str | None = None, param: str | None = None, headers: dict[str, str] | None = None
+) -> web.Response:
+    body = {"error": {"message": message, "type": "sandbox_error", "param": param, "code": code}}
+    return _json(body, status=status, headers=headers)
+
+
+def _json(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json", headers=headers)
+
+
