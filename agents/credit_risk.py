@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.engine.spec import Batch, Context, DecisionAgent, Example, Go, Join, Order, Reason, ReasonCode, Scale, Skip, Verdict
 from models.contract import Answer, Ask
+from models.scorecard import Bins, Scorecard, Tally, Values
 from schemas.change import Change
 from schemas.decision import Review
 from schemas.marks import Protected
@@ -369,6 +370,43 @@ _TOLD: Final[Mapping[_Origin, Mapping[str, Reason]]] = {
 }
 """Each reason that speaks of a feature, made once: this is done for every record."""
 
+# --------------------------------------------------------------------------------------------------------- without a model
+
+_TOLD_OF: Final[Mapping[str, tuple[Driver, ...]]] = {
+    name: tuple(code for code in get_args(Driver) if REASONS[code].features == (name,)) for name in CreditFeatures.model_fields
+}
+
+
+def _points_answer(tally: Tally, f: CreditFeatures) -> RiskAnswer:
+    """The points as risk, what added most as drivers; unsure where most of what is known of a customer is unknown."""
+    unknown = (f.checking, f.savings, f.employment, f.history, f.property).count("unknown")
+    drivers = [code for name, _ in tally.drivers(6) for code in _TOLD_OF[name] if _borne_out(code, f)]
+    return RiskAnswer(sufficient=unknown <= 2, drivers=drivers[:4], risk=tally.clamped(0, 100))
+
+
+def _borne_out(code: str, f: CreditFeatures) -> bool:
+    holds = REASONS[code].holds
+    return holds is None or holds(f)
+
+
+SCORECARD = Scorecard(
+    "credit-points", RiskAnswer, intercept=34, answer=_points_answer,
+    table=(
+        Values("checking", {"overdrawn": 16, "under-200": 10, "200-and-more": 0, "none": -16}, otherwise=4),
+        Values("history", {"no-credits": 12, "all-paid-duly": 12, "paid-duly-until-now": 0, "delays-in-the-past": 3,
+                           "other-credits": -8}, otherwise=4),
+        Values("savings", {"under-100": 5, "100-to-500": 2, "500-to-1000": -7, "1000-and-more": -7}, otherwise=0),
+        Values("employment", {"unemployed": 6, "under-1-year": 6, "1-to-4-years": 0, "4-to-7-years": -5, "7-years-and-more": -5}),
+        Values("other_plans", {"bank": 7, "stores": 7}),
+        Values("other_debtors", {"guarantor": -9, "co-applicant": 4}),
+        Values("property", {"real-estate": -5, "none": 5}),
+        Bins("duration_months", ((12, -7), (24, 0), (35, 5)), above=11),
+        Bins("amount", ((7_499, 0),), above=9),
+        Bins("instalment_share", ((24.9, 0),), above=4),
+    ),
+)  # fmt: skip
+"""For `headrace agents try --model scorecard` and for comparison: without an answer this agent sends to a person."""
+
 # ------------------------------------------------------------------------------------------------------------- golden examples
 
 _LOAN = {"id": 1, "customer_id": 7, "amount": "1169.00", "duration_months": 6, "purpose": "radio/television",
@@ -435,6 +473,7 @@ AGENT: DecisionAgent[Change[LoanApplication], CreditFeatures, RiskAnswer] = Deci
     adverse=("decline",),
     review_outcome="review",
     on_no_answer="review",
+    fallback=SCORECARD,
     result_model=CreditResult,
     scale=Scale(0, 100, higher_is="riskier", meaning="risk that the loan is not repaid as agreed"),
     reasons=REASONS,

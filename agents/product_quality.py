@@ -34,6 +34,7 @@ from agents.engine.spec import (
     WindowView,
 )
 from models.contract import Answer, Ask
+from models.scorecard import Bins, Scorecard, Tally
 from schemas.decision import Review
 from schemas.reading import Reading
 from topics.spec import Clean, Clock, Range, Unit, out_topic, reading_topic
@@ -384,6 +385,34 @@ REASONS: Final[Mapping[str, ReasonCode]] = {
     ),
 }  # fmt: skip
 
+# --------------------------------------------------------------------------------------------------------- without a model
+
+
+def _points_answer(tally: Tally, f: QualityFeatures) -> QualityAnswer:
+    """A limit that is reached stops, many points inspect; the cause is the load that stands out most."""
+    risk = tally.clamped(0, 100)
+    inspect = risk >= POLICY["inspect_from"]
+    return QualityAnswer(cause=f.worst, risk=risk, assessment="stop" if f.reached else "inspect" if inspect else "pass")
+
+
+def _load(feature: str, near: str) -> Bins:
+    return Bins(feature, ((POLICY[near] - 0.001, 0), (0.999, 30)), above=90)
+
+
+SCORECARD = Scorecard(
+    "load-points", QualityAnswer, answer=_points_answer,
+    table=(
+        _load("load_power_low", "near_power_low"),
+        _load("load_power_high", "near_power_high"),
+        _load("load_heat", "near_heat"),
+        _load("load_strain", "near_strain"),
+        Bins("load_wear", ((0.949, 0), (1.0, 15), (1.1, 35)), above=50),
+        Bins("torque_per_minute", ((POLICY["drift_torque"] - 0.01, 0),), above=30),
+        Bins("heat_gap_per_minute", ((POLICY["drift_heat_gap"], 30),), above=0),
+    ),
+)  # fmt: skip
+"""Answers when no model does: the loads are measured and the limits known, so a machine need not wait for a person."""
+
 # ------------------------------------------------------------------------------------------------------------- golden examples
 
 _CALM = {"product": "M14860", "variant": "M", "air_temperature": 25.0, "process_temperature": 35.5, "rotational_speed": 1551,
@@ -444,7 +473,8 @@ AGENT: DecisionAgent[Reading[MachineReading], QualityFeatures, QualityAnswer] = 
     adverse=("stop",),
     adverse_alone=True,
     review_outcome="inspect",
-    on_no_answer="review",
+    on_no_answer="fallback",
+    fallback=SCORECARD,
     result_model=QualityResult,
     scale=Scale(0, 100, higher_is="riskier", meaning="risk that the piece or the tool is spoilt"),
     reasons=REASONS,
