@@ -1,0 +1,71 @@
+"""From the records of our topics to facts. Total: what can not be read is a sentence that says why, never an exception."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.identity import input_hash
+from schemas.receipt import Receipt
+from topics.record import RawRecord
+from topics.verify.facts import Outcome
+
+PREFIX = "headrace_"
+"""Begins the headers in which a dead letter says what it is."""
+MOST_DIGITS = 19
+
+
+def receipt(record: RawRecord) -> Receipt | str:
+    """The receipt in a record."""
+    try:
+        return Receipt.model_validate_json(record.value or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"not a receipt: {'.'.join(str(part) for part in first['loc'])} {first['msg']}"
+
+
+def decision(record: RawRecord) -> Outcome | str:
+    """The decision in a record, as far as verification needs it."""
+    try:
+        body = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError as error:
+        return f"not a decision: {error}"
+    source = body.get("source") if isinstance(body, dict) else None
+    if not isinstance(source, dict):
+        return "not a decision: it has no source"
+    return _outcome(record, {**body, **source, "topic": source.get("topic")})
+
+
+def dead_letter(record: RawRecord) -> Outcome | str:
+    """The dead letter in a record. Headers that the input brought along come first, so the last of a name is ours."""
+    said: dict[str, Any] = {}
+    for name, value in record.headers:
+        if name.startswith(PREFIX):
+            said[name[len(PREFIX) :]] = value.decode(errors="replace")
+    for name in ("partition", "offset", "part", "parts"):
+        text = said.get(name, "")
+        if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS:
+            said[name] = int(text)
+    said.setdefault("run", None)
+    return _outcome(record, said)
+
+
+def altered(record: RawRecord, outcome: Outcome) -> bool:
+    """Whether a dead letter holds other bytes than its input hash says; one that was cut to fit says so and is exempt."""
+    last = dict(record.headers).get(f"{PREFIX}truncated", b"false")
+    return last.lower() not in (b"true", b"1") and input_hash(record.value) != outcome.input_hash
+
+
+def _outcome(record: RawRecord, said: dict[str, Any]) -> Outcome | str:
+    texts = [said.get(name) for name in ("id", "agent", "topic", "input_hash")]
+    numbers = [said.get(name) for name in ("partition", "offset", "part", "parts")]
+    run = said.get("run")
+    if not all(isinstance(text, str) for text in texts) or not (run is None or isinstance(run, str)):
+        return "not an outcome: id, agent, run, source topic and input hash are to be texts"
+    if not all(type(number) is int for number in numbers):
+        return "not an outcome: source partition, offset, part and parts are to be whole numbers"
+    made, agent, topic, value_hash = texts
+    partition, offset, part, parts = numbers
+    return Outcome(record.offset, made, agent, run, topic, partition, offset, value_hash, part, parts, record.key)  # type: ignore[arg-type]  # both lists were checked element by element above
