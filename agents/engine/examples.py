@@ -36,6 +36,14 @@ class Shown:
 
 def show(agent: Agent, example: Example) -> Shown:
     """Run one example. Raises pydantic's ValidationError where its data does not fit the agent's models."""
+    pipeline, item = prepared(agent, example)
+    if item.settled is None:
+        pipeline.conclude(item, _answer(agent, example))
+    return shown(item)
+
+
+def prepared(agent: Agent, example: Example) -> tuple[Pipeline, Item]:
+    """The example as far as an answer is needed: `item.features` to ask about, or settled by skip or rule already."""
     values = _values(agent, example)
     tables = {name: MemoryTable(join.topic) for name, join in agent.joins.items()}
     for name, row in example.joins.items():
@@ -51,8 +59,7 @@ def show(agent: Agent, example: Example) -> Shown:
 
     pipeline = Pipeline(
         agent, Site(manifest="example"), dead_letters="dead-letters", judgements=None,
-        joins=Joins(agent, tables) if agent.joins else None, wall_ms=lambda: example.at_ms, dead_letter_bytes=1_000_000,
-        decode=decode,
+        joins=Joins(agent, tables) if agent.joins else None, wall_ms=lambda: example.at_ms, decode=decode,
     )  # fmt: skip
     state = pipeline.new_state(0)
     for offset in range(len(values) - 1):
@@ -61,18 +68,16 @@ def show(agent: Agent, example: Example) -> Shown:
     if item.settled is None:
         pipeline.waits(item)
         pipeline.prepare(item)
-    if item.settled is None:
-        pipeline.conclude(item, _answer(agent, example))
-    return _shown(item)
+    return pipeline, item
 
 
 def differences(agent: Agent, example: Example) -> list[str]:
     """Where the example does not come out as it says; empty if it does."""
-    shown = show(agent, example)
-    if shown.failure is not None:
-        return [shown.failure]
-    body = shown.decision or {}
-    said: dict[str, tuple[Any, Any]] = {"skip": (example.skip, shown.skip), "outcome": (example.outcome, body.get("outcome"))}
+    came = show(agent, example)
+    if came.failure is not None:
+        return [came.failure]
+    body = came.decision or {}
+    said: dict[str, tuple[Any, Any]] = {"skip": (example.skip, came.skip), "outcome": (example.outcome, body.get("outcome"))}
     if example.tier is not None:
         said["tier"] = (example.tier, body.get("tier"))
     if example.reasons is not None:
@@ -121,7 +126,8 @@ def _answer(agent: Agent, example: Example) -> Answer[Any]:
     return Answer("answered", agent.answers.model_validate(example.answer), raw=dict(example.answer))
 
 
-def _shown(item: Item) -> Shown:
+def shown(item: Item) -> Shown:
+    """What a settled item came to."""
     settled = item.settled
     if settled is None:
         return Shown(failure="it came to nothing")
