@@ -26,6 +26,7 @@ from schemas.dead_letter import Fault
 from schemas.errors import BrokerError, DataFault, TopicError
 from schemas.receipt import Position
 from tests.support.kafka import create_topic, produce
+from topics.decode import decoder
 from topics.decode.result import Control, Decoded, Result
 from topics.dev_broker import ApacheKafka, LocalBroker, free_port
 from topics.record import Raw, RawRecord
@@ -347,6 +348,39 @@ def test_the_cache_forgets_and_is_never_older_than_the_store(log: Log) -> None:
     assert name(log(body(4, "new"))) == "new"
 
 
+class Applicant(BaseModel):
+    """A few columns of the captured table."""
+
+    id: int
+    applicant: str | None = None
+    score: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("capture", "score", "deleted"),
+    [("plain", 701, {2, 1001}), ("schema", 702, {3, 4, 1001}), ("unwrap", 703, {5, 6, 1001})],
+)
+def test_what_debezium_wrote_becomes_the_rows_of_its_table(
+    tmp_path: Path, capture: str, score: int, deleted: set[int]
+) -> None:
+    """Captured inserts, updates, a changed key and back, deletes with and without tombstones, in each of three encodings."""
+    spec: TopicSpec[Any] = TopicSpec(name="loans", kind="change", row=Applicant, key=("id",))
+    store = Store(tmp_path)
+    contents = Contents(spec, decoder(spec), store, Meta("x"), cache_rows=10)
+    for offset, line in enumerate((ROOT / f"tests/data/debezium/{capture}.jsonl").read_text().splitlines()):
+        one = json.loads(line)
+        if one["topic"] == "bank.public.loan_application":
+            key, value = (text.encode() if text is not None else None for text in (one["key"], one["value"]))
+            contents.take(Raw(one["topic"], value, key, offset=offset, timestamp=offset))
+    contents.flush()
+    found = {n: contents.get(n) for n in (1, *deleted)}
+    assert found[1] is not None
+    assert found[1].row == Applicant(id=1, applicant="Ana", score=score)
+    assert all(row is not None and row.deleted for n, row in found.items() if n != 1)
+    assert set(contents.counts) == {"rows", "deletes"}
+    store.close()
+
+
 async def test_a_sweep_forgets_what_the_rebuilt_log_does_not_name(log: Log) -> None:
     """After a rebuild only rows of the log are left; until then the old ones answer."""
     log(body(1, ts=100, order=[9]))
@@ -578,6 +612,21 @@ async def test_a_store_that_may_have_missed_deletes_is_rebuilt(
     async with following(broker, name_, tmp_path, wall_ms=lambda: now + 13 * 3_600_000) as table:
         assert table.counts["rebuilds"] == 1
         assert name(table.get(1)) == "a"
+
+
+async def test_a_running_table_that_lost_touch_for_long_is_rebuilt(
+    broker: LocalBroker, topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """A process that was stopped, or cut off, for half of delete.retention.ms does not go on as if nothing had happened."""
+    name_ = await create_topic(broker.bootstrap, topic(), 1)
+    await produce(broker.bootstrap, name_, [body(1)])
+    async with following(broker, name_, tmp_path) as table:
+        await until(lambda: table._caught_up == {0})
+        table._rows.meta.fresh[0] -= 13 * 3_600_000
+        await until(lambda: table.counts["rebuilds"] == 1)
+        assert name(table.get(1)) == "a"
+        await until(lambda: not table._rows.meta.building)
+        assert table.counts["rows"] == 2
 
 
 async def test_bad_records_do_not_stop_a_table(broker: LocalBroker, topic: Callable[..., str], tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
 from pydantic import BaseModel
 
@@ -19,6 +18,7 @@ from topics.record import Raw, RawRecord
 from topics.reference.entry import Entry, keep, pack, unpack
 from topics.reference.rows import Precedence, StoredRow, Waiters, precedence, row_key
 from topics.reference.store import Meta, Store
+from topics.reference.trust import checksum
 from topics.spec import TopicSpec
 
 log = logging.getLogger(__name__)
@@ -234,14 +234,3 @@ class Contents:
             log.warning("reading reference %s [%d] offset %d: %s", record.topic, record.partition, record.offset, fault)
         self.counts[reason] += 1
         self.meta.faults += 1
-
-
-def checksum(record: RawRecord) -> int:
-    """Tells a record from another one at the same offset of another log."""
-    return crc32(record.value or b"", crc32(record.key or b"", record.timestamp & 0xFFFFFFFF))
-
-
-def fingerprint(spec: TopicSpec[Any], partitions: int) -> str:
-    """What must not change for stored rows to be found again under their keys."""
-    encoding: Mapping[str, Any] = {name: getattr(spec.encoding, name) for name in ("decimals", "temporals", "unwrapped")}
-    return repr((spec.topic, partitions, spec.key, {name: encoding[name] for name in sorted(encoding)}, dict(spec.clean.rename)))

@@ -56,6 +56,9 @@ def row_key(columns: Sequence[str], key: Any) -> bytes | None:
     as numbers (7, Decimal("7.00")), but never equal to text ("7") or truth values; UUIDs, dates and times are equal to their ISO
     text. Raises DataFault(join, join-key) for too few or too many parts and for a part of another type.
     """
+    if type(key) is int and len(columns) <= 1:  # what most keys are
+        text = str(key)
+        return f"n{len(text)}:{text}".encode()
     parts: Sequence[Any]
     if isinstance(key, Mapping):
         names = columns or sorted(key)

@@ -14,14 +14,12 @@ the log no longer names is forgotten when the end is reached.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -29,9 +27,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RecordTooLargeErr
 
 from schemas.errors import BrokerError, TopicError
 from schemas.receipt import Position
-from topics.reference.contents import Contents, Decode, checksum, fingerprint
+from topics.decode import decoder
+from topics.reference.contents import Contents, Decode
 from topics.reference.rows import StoredRow
 from topics.reference.store import Meta, Store
+from topics.reference.trust import checksum, distrust, fingerprint, model_hash
 from topics.spec import TopicSpec
 
 log = logging.getLogger(__name__)
@@ -67,11 +67,7 @@ class ReferenceTable:
         `cache_rows` decoded rows are kept in memory. `wall_ms` is the clock that a store's age is told by.
         """
         self.spec = spec
-        if decode is None:
-            from topics.decode import decoder
-
-            decode = decoder(spec)
-        self._decode: Decode = decode
+        self._decode: Decode = decode if decode is not None else decoder(spec)
         self._connection = dict(connection)
         self._folder = folder
         self._cache_rows = cache_rows
@@ -228,7 +224,10 @@ class ReferenceTable:
         log_starts = {tp.partition: start for tp, start in starts.items()}
         identity = fingerprint(self.spec, len(tps))
         meta = store.meta
-        why = self._distrust(meta, identity, log_starts) if meta is not None else None
+        why = None
+        if meta is not None:
+            age = self._started_ms - min(meta.fresh.values(), default=self._started_ms)
+            why = distrust(meta, identity, model_hash(self.spec), log_starts, self._ends, age, self._retention_ms / 2)
         if meta is None:
             meta = Meta(identity)
         self._contents = Contents(self.spec, self._decode, store, meta, cache_rows=self._cache_rows)
@@ -237,25 +236,12 @@ class ReferenceTable:
             self._rebuild(why, identity, log_starts)
         else:
             if meta.faults == 0:
-                meta.model = _model(self.spec)
+                meta.model = model_hash(self.spec)
             for partition, start in log_starts.items():
                 meta.positions.setdefault(partition, start)
                 meta.fresh.setdefault(partition, self._started_ms)
             self._seek(log_starts)
         await self._progress()
-
-    def _distrust(self, meta: Meta, identity: str, log_starts: Mapping[int, int]) -> str | None:
-        """Why the store can not be gone on with, or None."""
-        if meta.identity != identity:
-            return "the topic's partitions, key or encoding have changed"
-        if meta.faults and meta.model != _model(self.spec):
-            return "the row model has changed since it could not read some records"
-        for partition, position in meta.positions.items():
-            if not log_starts[partition] <= position <= self._ends[partition]:
-                return f"position {position} of partition {partition} is outside the log"
-        if meta.fresh and self._started_ms - min(meta.fresh.values()) > self._retention_ms / 2:
-            return "it has not followed the topic for half of delete.retention.ms"
-        return None
 
     def _rebuild(self, why: str, identity: str, log_starts: Mapping[int, int]) -> None:
         """Read everything again, under a new generation; the old rows answer until the end is reached."""
@@ -265,7 +251,7 @@ class ReferenceTable:
         now = self._wall_ms()
         contents.meta = Meta(
             identity,
-            model=_model(self.spec),
+            model=model_hash(self.spec),
             generation=contents.meta.generation + 1,
             positions=dict(log_starts),
             fresh=dict.fromkeys(log_starts, now),
@@ -411,10 +397,3 @@ class ReferenceTable:
 
 class _StartOver(Exception):
     """What was read so far can not be gone on with."""
-
-
-def _model(spec: TopicSpec[Any]) -> str:
-    """Tells one row model, with its cleaning, from another."""
-    schema = spec.row.model_json_schema() if spec.row is not None else {}
-    text = orjson.dumps([schema, repr(spec.clean)], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).hexdigest()[:16]
