@@ -1,0 +1,277 @@
+"""One contract over every agent that is discovered, and the fixture: what no agent file may break, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from agents.engine.contract import ENGINE_OVERRIDES, check
+from agents.engine.discover import discover
+from agents.engine.examples import differences, prepared, show, shown
+from agents.engine.spec import DecisionAgent, Example, Verdict
+from models.contract import Answer, Ask, Question, Status
+from models.dialect import Dialect
+from models.prompt import PromptBuilder
+from models.sandbox_rules import RULES as SANDBOX_RULES
+from schemas.decision import Decision
+from schemas.errors import AgentError
+from schemas.marks import Protected, marks
+from tests.support.answers import valid
+
+Agent = DecisionAgent[Any, Any, Any]
+FIXTURES = Path(__file__).resolve().parents[1] / "data" / "agents"
+AGENTS = discover(FIXTURES)
+EXAMPLES = [(agent, example) for agent in AGENTS for example in agent.examples]
+UNANSWERED: Sequence[Status] = tuple(status for status in get_args(Status) if status != "answered")
+
+each_agent = pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
+each_example = pytest.mark.parametrize(
+    ("agent", "example"), EXAMPLES, ids=[f"{agent.name}: {example.title}" for agent, example in EXAMPLES]
+)
+
+
+def asking(agent: Agent) -> list[Example]:
+    """The examples that come as far as a question."""
+    return [example for example in agent.examples if prepared(agent, example)[1].settled is None]
+
+
+def answered(agent: Agent, data: Mapping[str, Any]) -> Answer[Any]:
+    """An answer of a model that said this."""
+    return Answer("answered", agent.answers.model_validate(data), raw=dict(data))
+
+
+def test_the_suite_meets_all_three_agents() -> None:
+    """Discovery finds the agents that come with Headrace and the one in the further folder, by name."""
+    assert [agent.name for agent in AGENTS] == ["credit-risk", "product-quality", "support-triage"]
+
+
+@each_agent
+def test_nothing_is_wrong_that_can_be_seen_without_running(agent: Agent) -> None:
+    """The static contract finds no problem."""
+    assert check(agent) == []
+
+
+@each_example
+def test_a_golden_example_comes_out_as_it_says(agent: Agent, example: Example) -> None:
+    """Outcome, tier, reasons, overrides or skip rule are those that the example gives."""
+    assert differences(agent, example) == []
+
+
+@each_agent
+def test_a_wrong_example_would_be_noticed(agent: Agent) -> None:
+    """An example that expects anything else than what comes out is told apart, so that passing means something."""
+    for example in agent.examples:
+        wrong = replace(example, outcome="no-such-outcome") if example.skip is None else replace(example, skip="no-such-rule")
+        assert differences(agent, wrong)
+
+
+@each_example
+def test_what_an_example_publishes_is_a_valid_decision(agent: Agent, example: Example) -> None:
+    """The body of each decision is accepted by the published schema, field for field."""
+    came = show(agent, example)
+    if came.skip is None:
+        assert came.decision is not None
+        decision = Decision.model_validate(came.decision)
+        assert decision.agent == agent.name
+        assert decision.outcome in agent.outcomes
+
+
+@each_example
+def test_features_repeat(agent: Agent, example: Example) -> None:
+    """The same record gives the same features, byte for byte, however often they are computed."""
+    first, second = (prepared(agent, example)[1] for _ in range(2))
+    assert first.features == second.features
+    if first.settled is not None:
+        assert shown(first) == shown(second)
+    elif first.features is not None and second.features is not None:
+        assert orjson.dumps(first.features.model_dump(mode="json")) == orjson.dumps(second.features.model_dump(mode="json"))
+
+
+def _marked_rows(agent: Agent, example: Example, suffix: str) -> Example:
+    """The example with every protected column of its rows set to something recognisable."""
+
+    def filled(model: type[BaseModel] | None, row: Mapping[str, Any]) -> dict[str, Any]:
+        assert model is not None
+        made = dict(row)
+        for name in marks(model, Protected):
+            field = model.model_fields[name].annotation
+            kinds = get_args(field) or (field,)
+            made[name] = f"protected-{suffix}" if str in kinds else suffix == "a" if bool in kinds else 770_000 + ord(suffix)
+        return made
+
+    row = agent.reads.row
+    return replace(
+        example,
+        value=filled(row, example.value),
+        history=[filled(row, earlier) for earlier in example.history],
+        before=filled(row, example.before) if example.before is not None else None,
+        joins={name: filled(agent.joins[name].topic.row, joined) for name, joined in example.joins.items()},
+    )
+
+
+@each_example
+def test_protected_attributes_never_reach_features_or_prompt(agent: Agent, example: Example) -> None:
+    """Whatever sex, age or origin say, the features, the request to a model and the way it is decided stay the same."""
+    one, other = (prepared(agent, _marked_rows(agent, example, suffix))[1] for suffix in "ab")
+    assert one.features == other.features
+    assert (one.settled is None) == (other.settled is None)
+    if one.settled is not None:
+        assert shown(one) == shown(other)
+    if one.features is not None and isinstance(agent.scorer, Ask):
+        request = PromptBuilder(agent.scorer, "any").build([Question("id", one.features)], Dialect())
+        assert b"protected-a" not in request.body
+        assert str(770_000 + ord("a")).encode() not in request.body
+
+
+@each_agent
+@pytest.mark.parametrize("status", UNANSWERED)
+def test_without_an_answer_nothing_favourable_happens(agent: Agent, status: Status) -> None:
+    """Timeouts, refusals, outages and nonsense all end in the review outcome, and a person is told to look."""
+    for example in asking(agent):
+        pipeline, item = prepared(agent, example)
+        assert item.context is not None
+        verdict = agent.decide(item.context, item.features, Answer(status, why="test"))
+        assert verdict.outcome in {agent.review_outcome, *agent.adverse}, "decide itself is careful, not only the engine"
+        pipeline.conclude(item, Answer(status, why="test"))
+        decision = shown(item).decision
+        assert decision is not None
+        assert decision["outcome"] == agent.review_outcome
+        assert decision["tier"] == "none"
+        assert decision["review"]["required"]
+
+
+@each_agent
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_valid_answer_breaks_the_policy(agent: Agent, data: st.DataObject) -> None:
+    """Any answer that the schema allows is decided: a declared outcome, known rules and reasons, the score on its scale."""
+    example = data.draw(st.sampled_from(asking(agent)))
+    said = data.draw(valid(agent.answers))
+    pipeline, item = prepared(agent, example)
+    assert item.context is not None
+    verdict = agent.decide(item.context, item.features, answered(agent, said))
+    assert isinstance(verdict, Verdict)
+    assert {reason.code for reason in verdict.reasons} <= set(agent.reasons)
+    assert set(verdict.overrides) <= set(agent.rules)
+    if agent.result_model is not None:
+        assert isinstance(verdict.result, agent.result_model)
+    pipeline.conclude(item, answered(agent, said))
+    body = shown(item).decision
+    assert body is not None
+    decision = Decision.model_validate(body)
+    assert decision.outcome in agent.outcomes
+    assert len(decision.reasons) <= 4
+    assert set(decision.overrides) <= set(agent.rules) | ENGINE_OVERRIDES
+    if decision.outcome in agent.adverse:
+        assert agent.adverse_alone
+    if agent.scale is None:
+        assert decision.score is None
+    elif decision.score is not None:
+        assert agent.scale.min <= decision.score <= agent.scale.max
+
+
+@each_agent
+async def test_the_sandbox_and_the_scorecard_answer_every_example(agent: Agent) -> None:
+    """The transparent rules and the scorecard give valid answers to whatever an example asks."""
+    rule = SANDBOX_RULES.get(agent.answers.__name__)
+    for example in asking(agent):
+        features = prepared(agent, example)[1].features
+        assert features is not None
+        if rule is not None:
+            agent.answers.model_validate(rule(features.model_dump(mode="json")))
+        if agent.fallback is not None:
+            [answer] = await agent.fallback.score([Question("id", features)], deadline=0.0)
+            assert answer.status == "answered", answer.why
+            assert isinstance(answer.value, agent.answers)
+
+
+class Leaky(BaseModel):
+    """Features with a protected name, free text, an open mapping, and a mark."""
+
+    age: int
+    note: str
+    anything: dict[str, Any]
+    born: Annotated[int, Protected("age")]
+
+
+class Open(BaseModel):
+    """An answer that is not closed and can not say that it does not know."""
+
+    risk: int
+    text: str
+    tags: list[str]
+
+
+CREDIT = next(agent for agent in AGENTS if agent.name == "credit-risk")
+MACHINE = next(agent for agent in AGENTS if agent.name == "product-quality")
+BROKEN: Mapping[str, tuple[Agent, str]] = {
+    "protected name": (replace(CREDIT, features_model=Leaky), "feature 'age' has the name of Customer.age, which is Protected"),
+    "protected mark": (replace(CREDIT, features_model=Leaky), "feature 'born' carries Protected('age')"),
+    "free text": (replace(CREDIT, features_model=Leaky), "feature 'note' is free text"),
+    "open mapping": (replace(CREDIT, features_model=Leaky), "feature 'anything' is open"),
+    "unbounded number": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'risk' is open"),
+    "unbounded text": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'text' is open"),
+    "unbounded list": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'tags' is open: give the list a max_length"),
+    "never unsure": (replace(CREDIT, scorer=Ask(Open, "p")), "Open can not say that it does not know"),
+    "adverse unknown": (replace(CREDIT, adverse=("refuse",)), "adverse names 'refuse'"),
+    "review unknown": (replace(CREDIT, review_outcome="look"), "review_outcome is 'look'"),
+    "review adverse": (replace(CREDIT, adverse=("review",)), "review_outcome 'review' is adverse"),
+    "outcome twice": (replace(CREDIT, outcomes=("approve", "approve", "review", "decline")), "name each possible outcome once"),
+    "fallback missing": (replace(MACHINE, fallback=None), 'on_no_answer="fallback" needs fallback'),
+    "duration": (replace(CREDIT, deadline="soon"), "deadline: reading duration 'soon'"),
+    "no time at all": (replace(CREDIT, deadline="0s"), "deadline '0s' has to be longer than nothing"),
+    "watch unknown": (replace(CREDIT, watch=("amuont",)), "watch: the row has no field 'amuont'"),
+    "retract telemetry": (replace(MACHINE, on_delete="retract"), "watch and on_delete are for change topics"),
+    "topic name": (replace(CREDIT, writes=replace(CREDIT.writes, name="credit.risk_decisions")), "mixes '.' and '_'"),
+    "illegal topic": (replace(CREDIT, writes=replace(CREDIT.writes, name="credit risk")), "no legal topic name"),
+    "reason language": (replace(CREDIT, language="fr"), "has no text in the agent's language 'fr'"),
+    "reason feature": (replace(CREDIT, features_model=Leaky), "reason 'overdrawn' speaks of 'checking', which is not a feature"),
+    "no examples": (replace(CREDIT, examples=()), "examples is empty"),
+    "outcome not shown": (replace(MACHINE, examples=MACHINE.examples[:2]), "no example comes out as 'stop'"),
+    "rule not declared": (replace(CREDIT, rules={}), "override 'sanctioned' is not among rules"),
+    "name": (replace(CREDIT, name="Credit_Risk"), "name 'Credit_Risk'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("agent", "problem"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_agent_is_told_what_is_wrong(agent: Agent, problem: str) -> None:
+    """Each way to break the contract is named in a sentence."""
+    assert any(problem in found for found in check(agent)), check(agent)
+
+
+GOOD = (FIXTURES / "support_triage.py").read_text(encoding="utf-8")
+FILES: Mapping[str, tuple[str, str]] = {
+    "syntax": ("AGENT = (", "SyntaxError"),
+    "import": ("import no_such_module_anywhere", "ModuleNotFoundError"),
+    "crash": ("raise RuntimeError('no configuration')", "no configuration"),
+    "no agent": ("agent = 1", "it has no AGENT"),
+    "wrong type": ("AGENT = 'credit-risk'", "AGENT is a str"),
+    "name taken": (GOOD.replace('name="support-triage"', 'name="credit-risk"'), "is called 'credit-risk'"),
+    "topic taken": (GOOD.replace("support-triage-decisions", "credit-risk-decisions"), "writes to topic 'credit-risk-decisions'"),
+    "misspelt field": (GOOD.replace("    owner=", "    onwer="), "onwer"),
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), FILES.values(), ids=FILES.keys())
+def test_discovery_names_the_file_that_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+    """A file that can not be an agent stops discovery with its path and what is wrong with it."""
+    path = tmp_path / "their_agent.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(AgentError) as raised:
+        discover(tmp_path)
+    assert str(path) in str(raised.value)
+    assert problem in str(raised.value)
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    """A mistyped folder is an error, not an empty list."""
+    with pytest.raises(AgentError, match="HEADRACE_AGENTS_PATH"):
+        discover(tmp_path / "nowhere")
