@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from math import isinf
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, NaiveDatetime
@@ -121,11 +122,11 @@ def _finish(field: str, bases: set[Any]) -> Callable[[Decimal], Any]:
 def _double(value: int | Decimal, field: str) -> float:
     try:
         found = float(value)
+        if not isinf(found):
+            return found
     except OverflowError:
-        found = float("inf")
-    if found in (float("inf"), float("-inf")):
-        raise Bad("invalid-field", "past the range of a float", field)
-    return found
+        pass
+    raise Bad("invalid-field", "past the range of a float", field)
 
 
 def _number(field: str, bases: set[Any], source: Source) -> Convert:

@@ -227,7 +227,11 @@ class ChangeDecoder:
             value = {self.spec.key[0]: value}
         elif self._mongo and value.keys() == {"id"}:
             value = {self.spec.key[0] if len(self.spec.key) == 1 else "id": mongo.key_value(value["id"])}
-        return {name: found for wire, inner in value.items() for name, found in (self._key_column(wire, inner, rows),)}
+        if len(value) == 1:
+            ((wire, inner),) = value.items()
+            if type(inner) is self._exact.get(wire):
+                return value  # the common case: one column, already of its field's type
+        return dict(self._key_column(wire, inner, rows) for wire, inner in value.items())
 
     def _key_column(self, wire: str, value: Any, rows: RowPlan) -> tuple[str, Any]:
         """A key column under its field's name, as the type that the row's field has, so that keys and rows compare."""

@@ -36,7 +36,7 @@ def load(raw: bytes, max_bytes: int, max_depth: int, what: str = "value") -> Any
     if raw.count(b"{") + raw.count(b"[") > max_depth and depth(raw, max_depth) > max_depth:
         raise Bad("too-deep", f"{what} nests deeper than {max_depth} levels")
     try:
-        return jiter.from_json(raw, float_mode="decimal", catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+        return jiter.from_json(raw, float_mode="decimal", catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
         if raw[:3] == _BOM:
             return load(raw[3:], max_bytes, max_depth, what)

@@ -42,14 +42,16 @@ def postgresql(source: Mapping[str, Any]) -> Place:
     `sequence` is `["last commit","lsn"]`; its first part is null until the connector has seen a commit after a start, where
     the LSN itself stands for it: it lies behind all commits seen earlier, unless transactions overlapped.
     """
-    lsn = whole(source.get("lsn"))
-    if lsn is None:
-        return (), ""
-    commit = None
+    lsn = source.get("lsn")
+    if type(lsn) is not int:
+        lsn = whole(lsn)
+        if lsn is None:
+            return (), ""
     sequence = source.get("sequence")
-    if isinstance(sequence, str):
+    if type(sequence) is str and not sequence.startswith("[null"):
         commit = whole(sequence.partition(",")[0].strip('[" '))
-    return (lsn if commit is None else commit, lsn), str(lsn)
+        return (lsn if commit is None else commit, lsn), str(lsn)
+    return (lsn, lsn), str(lsn)
 
 
 def mysql(source: Mapping[str, Any]) -> Place:
@@ -121,18 +123,20 @@ def position_of(source: Mapping[str, Any]) -> tuple[SourcePosition, str]:
     place = _PLACES.get(connector)
     order, text = place(source) if place is not None else ((), "")
     table = get("table") if connector != "mongodb" else get("collection")
-    snapshot = get("snapshot")
+    name, db, schema, ts_ms = get("name"), get("db"), get("schema"), get("ts_ms")
     return (
         SourcePosition(
-            connector, _text(get("name")), _text(get("db")), _text(get("schema")), _text(table), whole(get("ts_ms")),
-            snapshot not in _NOT_SNAPSHOT, order,
+            connector,
+            name if type(name) is str else "",
+            db if type(db) is str else "",
+            schema if type(schema) is str else "",
+            table if type(table) is str else "",
+            ts_ms if type(ts_ms) is int else whole(ts_ms),
+            get("snapshot") not in _NOT_SNAPSHOT,
+            order,
         ),
         text,
-    )  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    )
 
 
 def event_id(place: str, at: SourcePosition, op: str, key: Mapping[str, Any], transaction: Any, extra: Any) -> str:
