@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -11,9 +11,14 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 
-async def create_topic(bootstrap: str, name: str, partitions: int = 1, **configs: str) -> str:
-    """Create a topic (underscores in the names of `configs` stand for dots) and wait until every partition has a leader."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def create_topic(
+    bootstrap: str, name: str, partitions: int = 1, *, client: Mapping[str, Any] | None = None, **configs: str
+) -> str:
+    """Create a topic (underscores in the names of `configs` stand for dots) and wait until every partition has a leader.
+
+    `client` are further arguments of the admin client, e.g. KafkaConfig.aiokafka_kwargs().
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **(client or {}))
     await admin.start()
     try:
         settings = {key.replace("_", "."): value for key, value in configs.items()}
