@@ -18,7 +18,12 @@ from topics.publish.contract import Checkpoint, Group, Limits, Position, Promise
 
 
 class AtLeastOnce:
-    """Opens publishers with an idempotent producer each: within one producer nothing repeats or overtakes."""
+    """Opens publishers with a producer each that waits for all replicas.
+
+    Not an idempotent one: the embedded broker refuses its InitProducerId, as do clusters that forbid idempotent writes. What
+    that adds are repeats of a batch whose confirmation was lost, which this promise allows anyway. aiokafka has one batch of
+    a partition under way at a time, so nothing overtakes.
+    """
 
     promise: Promise = "at-least-once"
 
@@ -39,7 +44,7 @@ class AtLeastOnce:
 
     async def open(self, tp: TopicPartition) -> Publisher:
         """Start a producer. It fences nobody: the group's generation has to."""
-        settings = {**self.connection, "enable_idempotence": True}
+        settings = {**self.connection, "acks": "all"}
         return _AtLeastOncePublisher(self, tp, await producers.start(settings, self.timeout))
 
 
