@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.demo.ledger import Arrived
 from schemas.errors import TopicError
@@ -16,30 +17,35 @@ Take = Callable[[Arrived, float], object]
 
 
 class Watch:
-    """Hands each record that becomes visible after `start` to `take`, with the epoch milliseconds at which it did."""
+    """`start`, then `listen`. `ends` are the end offsets at the start, by (topic, partition), of the outbound topics and of
+    `others`, which are not read."""
 
-    def __init__(self, connection: Mapping[str, Any], topics: Iterable[str], take: Take) -> None:
+    def __init__(self, connection: Mapping[str, Any], topics: Iterable[str], others: Iterable[str]) -> None:
+        self._connection = connection
         self._consumer = AIOKafkaConsumer(
             **connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest",
             fetch_max_wait_ms=50, max_partition_fetch_bytes=4 * 1024 * 1024,
         )  # fmt: skip
-        self._topics = tuple(topics)
-        self._take = take
+        self._topics = set(topics)
+        self._others = set(others)
         self._task: asyncio.Task[None] | None = None
+        self.ends: dict[tuple[str, int], int] = {}
 
     async def start(self) -> None:
-        """Stand at the end of every partition, then read on in the background. Raises TopicError for a missing topic."""
+        """Stand at the end of every partition. Raises TopicError for a missing topic."""
+        places = await self._places()
         await self._consumer.start()
-        places = [place for topic in self._topics for place in await self._partitions(topic)]
+        # Assigned are all of them first: that is what makes the consumer learn where their leaders are.
         self._consumer.assign(places)
-        for place, end in (await self._consumer.end_offsets(places)).items():
-            self._consumer.seek(place, end)
-        self._task = asyncio.create_task(self._read())
+        ends = await self._consumer.end_offsets(places)
+        self.ends = {(place.topic, place.partition): end for place, end in ends.items()}
+        self._consumer.assign([place for place in places if place.topic in self._topics])
+        for place in self._consumer.assignment():
+            self._consumer.seek(place, ends[place])
 
-    async def ends(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-        """The end offset of each partition of these topics."""
-        places = [place for topic in topics for place in await self._partitions(topic)]
-        return {(place.topic, place.partition): end for place, end in (await self._consumer.end_offsets(places)).items()}
+    def listen(self, take: Take) -> None:
+        """From now on hand each new record to `take`, with the epoch milliseconds at which it became visible."""
+        self._task = asyncio.create_task(self._read(take))
 
     def check(self) -> None:
         """Raises what ended the reading, if anything did."""
@@ -53,20 +59,23 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._consumer.stop()
 
-    async def _partitions(self, topic: str) -> list[TopicPartition]:
-        # Metadata may lag behind the creation of a topic by a moment.
-        for _ in range(50):
-            numbers = self._consumer.partitions_for_topic(topic)
-            if numbers:
-                return [TopicPartition(topic, number) for number in sorted(numbers)]
-            await self._consumer._client.force_metadata_update()
-            await asyncio.sleep(0.05)
-        raise TopicError(f"subscribing to {topic}: the topic does not exist; headrace topics apply creates it")
+    async def _places(self) -> list[TopicPartition]:
+        wanted = sorted(self._topics | self._others)
+        admin = AIOKafkaAdminClient(**self._connection)
+        await admin.start()
+        try:
+            found = {told["topic"]: told["partitions"] for told in await admin.describe_topics(wanted) if not told["error_code"]}
+        finally:
+            await admin.close()
+        missing = [topic for topic in wanted if not found.get(topic)]
+        if missing:
+            raise TopicError(f"subscribing: no such topic as {', '.join(missing)}; headrace topics apply creates them")
+        return [TopicPartition(topic, each["partition"]) for topic in wanted for each in found[topic]]
 
-    async def _read(self) -> None:
+    async def _read(self, take: Take) -> None:
         while True:
             fetched = await self._consumer.getmany(timeout_ms=200)
             now_ms = time.time() * 1000
             for records in fetched.values():
                 for record in records:
-                    self._take(record, now_ms)
+                    take(record, now_ms)

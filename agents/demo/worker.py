@@ -29,6 +29,13 @@ class WorkerProcess:
         self._log = log
         self._child: Child | None = None
 
+    @property
+    def pid(self) -> int:
+        """Its process id. Raises LookupError before `start`."""
+        if self._child is None:
+            raise LookupError("the worker was not started")
+        return self._child.pid
+
     def start(self) -> None:
         """Start the process; it ends with us, however we end."""
         command = [sys.executable, "-m", "agents.cli.main", "worker", *self._partitions]

@@ -1,0 +1,297 @@
+"""`headrace demo`: everything started, replayed, watched, drained, verified and told, in one place and in this order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from topics.admin import apply
+
+from agents.demo.answering import Answering, Who, answering
+from agents.demo.baseline import credit_card, milling_card
+from agents.demo.compare import compare_credit, compare_quality
+from agents.demo.datasets import Credit, Milling, german_credit, milling
+from agents.demo.ledger import Channels, Ledger, Seen
+from agents.demo.live import View
+from agents.demo.loans import HINTS
+from agents.demo.plan import Plan, build
+from agents.demo.replay import Replay
+from agents.demo.summary import Report, Verified, readable, show
+from agents.demo.watch import Watch
+from agents.demo.worker import WorkerProcess, merged_topics
+from agents.engine.discover import discover, select
+from agents.engine.kafka import kafka_config
+from agents.engine.topology import Agent, registry_for
+from agents.settings import Settings
+from topics import names
+from topics.connection import KafkaConfig, probe
+from topics.dev_broker import EmbeddedBroker
+from topics.spec import Registry
+from topics.verify.read import Target, verify_agent
+
+AGENTS = ("credit-risk", "product-quality")
+LATENCY = "lognormal:150ms:0.4"
+"""Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
+_QUIET_SECONDS = 45.0
+"""Without any news for this long after the last record, what is still open counts as unaccounted."""
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for on the command line. `kafka` None starts the embedded broker; `rate` is records a second."""
+
+    records: int = 1000
+    rate: float = 40.0
+    kafka: str | None = None
+    model: Who = "sandbox"
+    latency: str = LATENCY
+    keep: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a running demo stands on."""
+
+    options: Options
+    settings: Settings
+    config: KafkaConfig
+    agents: Sequence[Agent]
+    registry: Registry
+    promise: str
+    folder: Path
+    started: float
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """aiokafka's connection arguments."""
+        return self.config.aiokafka_kwargs()
+
+    def channels(self) -> list[Channels]:
+        """The agents' topics by their names on the broker."""
+        return [
+            Channels(
+                a.name, self.registry[a.reads.name].topic, self.registry[a.writes.name].topic,
+                names.dead_letters(a.name), names.receipts(a.name), names.calls(a.name),
+            )
+            for a in self.agents
+        ]  # fmt: skip
+
+
+async def run(options: Options, settings: Settings, out: Console, err: Console) -> int:
+    """Run the demo. Returns the exit status: 0 if every record is accounted for. Raises HeadraceError where it can not run.
+
+    People read `err` while it runs and `out` at the end. Ctrl-C and SIGTERM end it and everything that it has started.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        stage = await stack.enter_async_context(_stage(options, settings, err, started))
+        model = await stack.enter_async_context(answering(options.model, stage.settings, options.latency))
+        err.print(f"model: {model.says}", markup=False, highlight=False)
+        report = await _replay(stage, model, out, err)
+        show(report, out)
+        if options.as_json:
+            out.file.write(json.dumps(report.as_json()) + "\n")
+            out.file.flush()
+        if options.keep:
+            await _keep(stage, err)
+    return 0 if report.ok() else 1
+
+
+@asynccontextmanager
+async def _stage(options: Options, settings: Settings, err: Console, started: float) -> AsyncIterator[Stage]:
+    """A broker, ours or the one that was named, with all topics; and a folder for logs and tables, gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if options.kafka is None:
+            broker = await stack.enter_async_context(EmbeddedBroker(folder))
+            bootstrap = broker.bootstrap
+        else:
+            bootstrap = options.kafka
+        settings = settings.model_copy(
+            update={"kafka": bootstrap, "data_dir": str(folder), "topics": merged_topics(settings.topics, HINTS)}
+        )
+        agents = select(discover(), list(AGENTS))
+        registry = registry_for(agents, settings)
+        config = kafka_config(settings)
+        facts = await probe(config)
+        promise = "exactly once, in transactions" if facts.transactions else "at least once: this broker has no transactions"
+        await apply(config, registry)
+        where = "the embedded broker (memory only)" if options.kafka is None else "Kafka"
+        err.print(f"broker: {where} at {bootstrap}; {promise}", markup=False, highlight=False)
+        yield Stage(options, settings, config, agents, registry, promise, folder, started)
+
+
+async def _replay(stage: Stage, model: Answering, out: Console, err: Console) -> Report:
+    """Start the worker, replay, wait for every outcome, drain, verify, compare."""
+    credit, data = german_credit(), milling()
+    channels = stage.channels()
+    async with AsyncExitStack() as stack:
+        watch = Watch(stage.connection, (t for c in channels for t in c.outbound), (c.source for c in channels))
+        stack.push_async_callback(watch.close)
+        await watch.start()
+        ledger = Ledger(channels, watch.ends)
+        partitions = {c.agent: sum(1 for topic, _ in watch.ends if topic == c.source) for c in channels}
+        worker = WorkerProcess(partitions, _worker_env(stage, model), stage.folder / "worker.log")
+        stack.callback(worker.kill)
+        worker.start()
+        places = {spec.name: spec.topic for spec in stage.registry}
+        replay = await stack.enter_async_context(Replay(stage.connection, places, ledger.note))
+        plan = _plan(stage, credit, data)
+        await replay.ahead(plan)
+        await worker.ready()
+        err.print(f"worker: process {worker.pid}, ready after {time.monotonic() - stage.started:.1f} s", highlight=False)
+        clock = await _follow(stage, plan, replay, watch, worker, ledger, err)
+        await _drain(stage, worker, err)
+        verified = await _verify(stage)
+    _show_examples(ledger, out)
+    return Report(
+        ledger=ledger,
+        verified=verified,
+        credit=compare_credit(ledger.accounts["credit-risk"].decisions, credit, credit_card(credit)),
+        quality=compare_quality(
+            ledger.accounts["product-quality"].decisions,
+            [p.row for p in ledger.sent.values() if p.what == "reading" and p.fault is None],
+            data,
+            milling_card(data),
+        ),
+        model=stage.options.model,
+        promise=stage.promise,
+        seconds=clock.seconds,
+        first_decision=clock.first_decision,
+    )
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds: of the replay until the last outcome, and from the start of the command to the first decision."""
+
+    seconds: float = 0.0
+    first_decision: float | None = None
+
+
+async def _follow(
+    stage: Stage, plan: Plan, replay: Replay, watch: Watch, worker: WorkerProcess, ledger: Ledger, err: Console
+) -> Clock:
+    """Replay while watching, until every record has its outcome, or nothing has happened for a while."""
+    clock = Clock()
+    began = news = time.monotonic()
+    with View(err, ledger, plan.counted, lambda: replay.sent) as view:
+
+        def saw(seen: Seen) -> None:
+            nonlocal news
+            news = time.monotonic()
+            view.saw(seen)
+            if clock.first_decision is None:
+                clock.first_decision = news - stage.started
+                err.print(f"first decision after {clock.first_decision:.1f} s: ", readable(seen), highlight=False)
+
+        def take(record: Any, now_ms: float) -> None:
+            seen = ledger.take(record, now_ms)
+            if seen is not None:
+                saw(seen)
+
+        watch.listen(take)
+        sending = asyncio.create_task(replay.timed(plan))
+        try:
+            while not (sending.done() and ledger.settled()):
+                await asyncio.sleep(0.05)
+                watch.check()
+                worker.check()
+                view.tick()
+                if sending.done():
+                    sending.result()
+                    if time.monotonic() - max(news, began) > _QUIET_SECONDS:
+                        break
+                else:
+                    news = time.monotonic()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+    clock.seconds = time.monotonic() - began
+    return clock
+
+
+async def _drain(stage: Stage, worker: WorkerProcess, err: Console) -> None:
+    """SIGTERM, as an orchestrator would; says what the worker said if it did not end cleanly."""
+    began = time.monotonic()
+    status = await worker.stop(stage.settings.drain_timeout + 40)
+    if status == 0:
+        err.print(f"worker: drained in {time.monotonic() - began:.1f} s", highlight=False)
+    else:
+        err.print(f"worker: ended with status {status}; its last lines:\n{worker.tail()}", markup=False, highlight=False)
+
+
+async def _verify(stage: Stage) -> Verified:
+    """What `headrace verify` would say now, over all agents."""
+    found = Verified(0, 0, 0)
+    for agent, c in zip(stage.agents, stage.channels(), strict=True):
+        target = Target(
+            agent.name, c.source, c.decisions, c.dead_letters, c.receipts, names.group(stage.settings.group_prefix, agent.name),
+            stage.settings.run, agent.order.value, stage.settings.hold_span,
+        )  # fmt: skip
+        account = await verify_agent(stage.connection, target)
+        totals = account.totals
+        found = Verified(
+            found.unaccounted + totals.unaccounted, found.repeated + totals.repeated, found.out_of_order + totals.out_of_order,
+            (*found.complaints, *(f"{agent.name}: {offender}" for offender in account.all_offenders)),
+        )  # fmt: skip
+    return found
+
+
+def _plan(stage: Stage, credit: Credit, data: Milling) -> Plan:
+    """Ids begin at 1 on a broker of our own; elsewhere they follow the clock, so that a second demo adds to the first."""
+    now_ms = int(time.time() * 1000)
+    first_id = 1 if stage.options.kafka is None else now_ms // 1000 * 1000
+    return build(credit, data, stage.options.records, rate=stage.options.rate, start_ms=now_ms, first_id=first_id)
+
+
+def _worker_env(stage: Stage, model: Answering) -> dict[str, str]:
+    """The worker's HEADRACE_*, beside those it inherits."""
+    return {
+        "HEADRACE_KAFKA": stage.settings.kafka,
+        "HEADRACE_TOPICS": json.dumps(stage.settings.topics),
+        "HEADRACE_DATA_DIR": str(stage.folder),
+        **model.env,
+    }
+
+
+def _show_examples(ledger: Ledger, out: Console) -> None:
+    """A few decisions that differ most: one of each outcome and tier, agent by agent."""
+    out.rule("[bold]A few decisions", align="left")
+    for agent, account in ledger.accounts.items():
+        kinds: dict[tuple[str | None, str, bool], Seen] = {}
+        for seen in account.decisions:
+            d = seen.decision
+            kinds.setdefault((d.outcome, d.tier, bool(d.overrides)), seen)
+        chosen = sorted(kinds.values(), key=lambda s: (s.decision.tier != "model", -len(s.decision.reasons)))[: _SHOWN // 2]
+        out.print(f"[bold underline]{agent}[/]")
+        for seen in chosen:
+            out.print(readable(seen), highlight=False)
+
+
+async def _keep(stage: Stage, err: Console) -> None:
+    """Leave the broker and its topics running until Ctrl-C, and say how to look at them."""
+    if stage.options.kafka is not None:
+        err.print("The topics stay on your Kafka.")
+        return
+    err.print("The broker and its topics stay until Ctrl-C. From another terminal:", highlight=False)
+    err.print(f"  export HEADRACE_KAFKA={stage.settings.kafka}\n  headrace verify\n  headrace topics plan", highlight=False)
+    for spec in stage.registry:
+        err.print(f"  {spec.topic}: {spec.description or spec.kind}", markup=False, highlight=False)
+    await asyncio.Event().wait()
