@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -136,7 +136,7 @@ async def test_a_model_that_refuses_by_itself_goes_to_review() -> None:
 
 async def test_waiting_asks_until_there_is_an_answer_and_keeps_the_order() -> None:
     """An agent that waits gets its answer when the model is back; the key's later records come after."""
-    answers = iter([Answer[OrderAnswer]("unavailable"), Answer[OrderAnswer]("limited")])
+    answers: Iterator[Answer[OrderAnswer]] = iter([Answer("unavailable"), Answer("limited")])
     good = Answer("answered", OrderAnswer(risk=1, verdict="accept"))
     scorer = Scripted(lambda f: next(answers, good) if f.amount == 1 else good)
     agent = simple_agent(scorer, on_no_answer="wait", batch=Batch(2, within="1ms"))
