@@ -1,0 +1,230 @@
+"""headrace agents: list them, check them, try one on records from a file, without Kafka and without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from agents.cli.lines import Line, Malformed, parse_lines
+from agents.engine.contract import check as problems_of
+from agents.engine.discover import discover, select
+from agents.engine.examples import differences
+from agents.engine.joins import MemoryTable
+from agents.engine.spec import DecisionAgent
+from agents.engine.topology import placed
+from agents.engine.trial import TrialOutcome, try_records
+from agents.settings import Settings
+from models.contract import Ask, Scorer
+from models.resolve import resolve
+from models.sandbox import MODEL, Sandbox
+from schemas.change import Change
+from schemas.dead_letter import Fault
+from schemas.errors import AgentError, ConfigError, DataFault
+from topics.decode import decoder
+from topics.decode.result import Decoded
+from topics.record import Raw
+from topics.spec import Registry
+
+Agent = DecisionAgent[Any, Any, Any]
+app = typer.Typer(no_args_is_help=True, help="List agents, check them, try one without Kafka.")
+
+
+class TryModel(StrEnum):
+    """Who answers in a trial."""
+
+    SCORECARD = "scorecard"
+    SANDBOX = "sandbox"
+    CONFIGURED = "configured"
+
+
+def found_agents(settings: Settings) -> list[Agent]:
+    """The agents that come with Headrace and those of HEADRACE_AGENTS_PATH."""
+    return discover(Path(settings.agents_path) if settings.agents_path else None)
+
+
+@app.command("list")
+def list_agents(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
+    """What there is: what each agent reads, decides and writes, and who answers it."""
+    agents = found_agents(Settings())
+    if as_json:
+        for agent in agents:
+            sys.stdout.write(orjson.dumps(_described(agent)).decode() + "\n")
+        return
+    for agent in agents:
+        told = _described(agent)
+        joins = f", joins {', '.join(told['joins'])}" if told["joins"] else ""
+        typer.echo(f"{told['name']} {told['version']}: {told['description']}")
+        typer.echo(f"  reads {told['reads']}{joins}, writes {told['writes']}")
+        typer.echo(f"  {' | '.join(told['outcomes'])}; asks {told['asks']}, without an answer: {told['on_no_answer']}")
+
+
+def _described(agent: Agent) -> dict[str, Any]:
+    return {
+        "name": agent.name,
+        "version": agent.version,
+        "description": agent.description,
+        "owner": agent.owner,
+        "reads": agent.reads.name,
+        "joins": [join.topic.name for join in agent.joins.values()],
+        "writes": agent.writes.name,
+        "outcomes": list(agent.outcomes),
+        "asks": "a language model" if isinstance(agent.scorer, Ask) else agent.scorer.name,
+        "on_no_answer": agent.on_no_answer,
+    }
+
+
+@app.command()
+def check(names: Annotated[list[str] | None, typer.Argument(help="Agents to check; all when none is named.")] = None) -> None:
+    """Hold agents against the contract and run their golden examples. Ends with status 1 where something is wrong."""
+    try:
+        agents = select(found_agents(Settings()), names or [])
+    except AgentError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    wrong = 0
+    for agent in agents:
+        found = problems_of(agent)
+        if not found:  # examples of an agent that breaks the contract fail in ways that explain nothing
+            found = [f"example {e.title!r}: {said}" for e in agent.examples for said in differences(agent, e)]
+        wrong += len(found)
+        typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not found else "not in order"))
+        for problem in found:
+            typer.echo(f"  {problem}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command("try")
+def try_agent(
+    name: Annotated[str, typer.Argument(help="The agent to try.")],
+    model: Annotated[
+        TryModel | None,
+        typer.Option(help="Who answers: the agent's scorecard, the sandbox, or the configured model. "
+                          "Without this the configured model where there is one, else the sandbox."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Decide the records on standard input, one JSON a line, and print one outcome a line as JSON. Needs no Kafka.
+
+    A line is {"topic", "key", "value", "headers", "partition", "offset", "timestamp"}, all but value optional, or the bare
+    value. Rows of joined topics are taken in first, wherever they stand. A line that is no record has an outcome too.
+    """
+    settings = Settings()
+    agent = placed(select(found_agents(settings), [name])[0], Registry(settings.topics))
+    who = model or (TryModel.CONFIGURED if settings.model_base_url else TryModel.SANDBOX)
+    lines = list(parse_lines(sys.stdin.buffer, agent.reads.topic))
+    asyncio.run(_try(agent, lines, who, settings))
+
+
+async def _try(agent: Agent, lines: Sequence[Line | Malformed], who: TryModel, settings: Settings) -> None:
+    tables, records, told = _sorted_out(agent, lines)
+    # All rows are there before the first record is read; nobody will bring another.
+    agent = replace(agent, joins={n: replace(join, wait="0s") for n, join in agent.joins.items()})
+    if who is TryModel.SANDBOX:
+        typer.echo(f"answered by {MODEL}, which is no model", err=True)
+    async with _scorer(agent, who, settings) as scorer:
+        outcomes = try_records(agent, [line.record for line in records], scorer, tables=tables, fallback=agent.fallback)
+        numbers = iter(line.number for line in records)
+        async for outcome in outcomes:
+            number = next(numbers)
+            _print([told.pop(n) for n in sorted(told) if n < number])
+            _print([_outcome(number, outcome)])
+    _print([told[n] for n in sorted(told)])
+
+
+def _print(outcomes: Iterable[Mapping[str, Any]]) -> None:
+    for outcome in outcomes:
+        sys.stdout.write(orjson.dumps(outcome).decode() + "\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def _scorer(agent: Agent, who: TryModel, settings: Settings) -> AsyncIterator[Scorer]:
+    """Who answers. Raises ConfigError where that can not be."""
+    if who is TryModel.SCORECARD:
+        scorer = agent.fallback or (agent.scorer if not isinstance(agent.scorer, Ask) else None)
+        if scorer is None:
+            raise ConfigError(f"trying {agent.name}: it has no scorecard; declare fallback, or try --model sandbox")
+        yield scorer
+    elif who is TryModel.CONFIGURED:
+        if settings.model_base_url is None:
+            raise ConfigError(f"trying {agent.name}: no model is configured; set HEADRACE_MODEL_BASE_URL, or try --model sandbox")
+        secret = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+        yield resolve(agent.scorer, base_url=settings.model_base_url, api_key=secret, model=settings.model_name, agent=agent.name)
+    else:
+        async with Sandbox() as sandbox:
+            yield resolve(agent.scorer, base_url=sandbox.base_url, model=MODEL, agent=agent.name)
+
+
+def _sorted_out(
+    agent: Agent, lines: Sequence[Line | Malformed]
+) -> tuple[dict[str, MemoryTable], list[Line], dict[int, dict[str, Any]]]:
+    """Tables of the joined rows, the records to decide, and what is to be said of lines that are neither, by line."""
+    tables = {name: MemoryTable(join.topic) for name, join in agent.joins.items()}
+    joined: dict[str, list[str]] = {}
+    for name, join in agent.joins.items():
+        joined.setdefault(join.topic.topic, []).append(name)
+    records: list[Line] = []
+    told: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if isinstance(line, Malformed):
+            told[line.number] = {"line": line.number, "kind": "malformed", "field": line.field, "why": line.why}
+        elif line.record.topic in joined:
+            fault = _take_in([tables[name] for name in joined[line.record.topic]], line.record)
+            if fault is not None:
+                told[line.number] = _faulty_row(line, fault)
+        elif line.record.topic == agent.reads.topic:
+            records.append(line)
+        else:
+            known = ", ".join((agent.reads.topic, *joined))
+            why = f"{line.record.topic} is no topic of {agent.name}: it has {known}; HEADRACE_TOPICS can place them"
+            told[line.number] = {"line": line.number, "kind": "malformed", "field": "topic", "why": why}
+    return tables, records, told
+
+
+def _take_in(tables: Sequence[MemoryTable], record: Raw) -> Fault | None:
+    """Put a joined row into its tables, or say why that can not be."""
+    for table in tables:
+        result = decoder(table.spec)(record)
+        if isinstance(result, Fault):
+            return result
+        for value in _values(result):
+            if isinstance(value, Fault):
+                return value
+            if isinstance(value, Change):
+                try:
+                    table.put(value, partition=record.partition, offset=record.offset, timestamp=record.timestamp)
+                except DataFault as error:
+                    return error.fault
+    return None
+
+
+def _values(result: Any) -> Iterator[Any]:
+    if isinstance(result, Decoded):
+        yield from result.values
+
+
+def _faulty_row(line: Line, fault: Fault) -> dict[str, Any]:
+    return {
+        "line": line.number, "kind": "malformed", "field": fault.field, "why": f"row of {line.record.topic}: {fault}",
+    }  # fmt: skip
+
+
+def _outcome(number: int, outcome: TrialOutcome) -> dict[str, Any]:
+    """`decisions` and `dead_letters` have one entry a part of the record, usually one."""
+    told: dict[str, Any] = {"line": number, "kind": outcome.kind}
+    if outcome.rule is not None:
+        told["rule"] = outcome.rule
+    if outcome.decisions:
+        told["decisions"] = list(outcome.decisions)
+    if outcome.dead_letters:
+        told["dead_letters"] = list(outcome.dead_letters)
+    return told
