@@ -28,7 +28,7 @@ from schemas.receipt import Position
 from tests.support.kafka import create_topic, produce
 from topics.decode import decoder
 from topics.decode.result import Control, Decoded, Result
-from topics.dev_broker import ApacheKafka, LocalBroker, free_port
+from topics.dev_broker import ApacheKafka, EmbeddedBroker, LocalBroker, free_port
 from topics.record import Raw, RawRecord
 from topics.reference import MemoryTable, ReferenceTable, StoredRow, row_key
 from topics.reference.contents import Contents
@@ -792,3 +792,37 @@ async def test_a_running_table_follows_over_a_cut_of_its_log(
         await produce(kafka.bootstrap, name_, [body(3)])
         assert name(await table.wait_for(3, 10)) == "a"
         assert name(table.get(1)) == "a"
+
+
+@pytest.mark.kafka
+async def test_a_broker_that_restarts_is_followed_on(kafka: ApacheKafka, topic: Callable[..., str], tmp_path: Path) -> None:
+    """Lookups go on while the broker is away, and what is written after it comes back arrives; nothing is read twice."""
+    name_ = await create_topic(kafka.bootstrap, topic(), 2)
+    await produce(kafka.bootstrap, name_, [body(n) for n in range(10)])
+    async with following(kafka, name_, tmp_path) as table:
+        restart = asyncio.create_task(asyncio.to_thread(kafka.restart))
+        await asyncio.sleep(0.5)
+        assert name(table.get(1)) == "a"
+        await restart
+        await produce(kafka.bootstrap, name_, [body(10, "after")])
+        assert name(await table.wait_for(10, 20)) == "after"
+        assert table.counts == {"rows": 11}
+
+
+async def test_a_topic_that_is_deleted_under_a_table_is_waited_for(
+    topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """A broker that lost everything costs the table nothing that it holds, and it follows the topic when it is back."""
+    name_ = topic()
+    with EmbeddedBroker() as mine:
+        await create_topic(mine.bootstrap, name_, 1)
+        await produce(mine.bootstrap, name_, [body(n, "old") for n in range(10)])
+        async with following(mine, name_, tmp_path) as table:
+            await asyncio.to_thread(mine.restart)
+            await asyncio.sleep(0.5)
+            assert name(table.get(1)) == "old"
+            await create_topic(mine.bootstrap, name_, 1)
+            await produce(mine.bootstrap, name_, [body(5, "new")])
+            await until(lambda: table.counts["rebuilds"] >= 1 and not table._rows.meta.building)
+            assert name(table.get(5)) == "new"
+            assert table.get(1) is None

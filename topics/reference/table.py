@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RecordTooLargeError
 
 from schemas.errors import BrokerError, TopicError
 from schemas.receipt import Position
 from topics.decode import decoder
 from topics.reference.contents import Contents, Decode
+from topics.reference.described import DAY_MS, describe
 from topics.reference.rows import StoredRow
 from topics.reference.store import Meta, Store
 from topics.reference.trust import checksum, distrust, fingerprint, model_hash
@@ -36,14 +35,14 @@ from topics.spec import TopicSpec
 
 log = logging.getLogger(__name__)
 
-_DAY_MS = 86_400_000
 _POLL_MS = 200
 _MOST_RECORDS = 500
 _YIELD_EVERY = 64
 _SAVE_SECONDS = 5.0
-_TRY_AGAIN_SECONDS = 1.0
+_TRY_AGAIN_SECONDS, _MOST_SECONDS = 1.0, 30.0
 _GAP_MS = 30_000
 """What a running table forgives, however short the retention: fetches and the cleaner's own rounds take their time."""
+_SHORT_MS = 3_000
 _SETTLED_MS = 1000
 """An answer of the broker that is this much later than a question was also given later."""
 
@@ -72,7 +71,7 @@ class ReferenceTable:
         self._folder = folder
         self._cache_rows = cache_rows
         self._wall_ms = wall_ms
-        self._retention_ms = _DAY_MS
+        self._retention_ms = DAY_MS
         self._consumer: AIOKafkaConsumer | None = None
         self._store: Store | None = None
         self._contents: Contents | None = None
@@ -82,6 +81,7 @@ class ReferenceTable:
         self._required: dict[int, int] = {}
         self._verify: dict[int, tuple[int, int]] = {}
         self._caught_up: set[int] = set()
+        self._short_since: dict[int, int] = {}
         self._started_ms = 0
         self._required_ms = 0
         self._sought_ms = 0
@@ -129,7 +129,7 @@ class ReferenceTable:
         self._consumer = consumer
         try:
             await consumer.start()
-            partitions = await self._describe()
+            partitions, self._retention_ms = await describe(self.spec.topic, self._connection)
             self._store = Store(self._folder)
             await self._open(self._store, partitions)
         except KafkaError as error:
@@ -196,26 +196,6 @@ class ReferenceTable:
 
     # --- what the store is worth
 
-    async def _describe(self) -> list[TopicPartition]:
-        """The topic's partitions. Notes its `delete.retention.ms` too; where the broker does not tell, it is Kafka's day."""
-        admin = AIOKafkaAdminClient(**self._connection)
-        await admin.start()
-        try:
-            # asked for by its name, a topic that is not there would be made by a broker that makes topics by itself
-            described = [t for t in await admin.describe_topics() if t["topic"] == self.spec.topic]
-            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, self.spec.topic)])
-        finally:
-            await admin.close()
-        numbers = sorted(p["partition"] for t in described for p in t["partitions"])
-        if not numbers:
-            raise TopicError(f"opening reference table {self.spec.name}: there is no topic {self.spec.topic}")
-        for answer in answers:
-            for resource in answer.resources:
-                for entry in resource[4]:
-                    if entry[0] == "delete.retention.ms" and entry[1]:
-                        self._retention_ms = int(entry[1])
-        return [TopicPartition(self.spec.topic, number) for number in numbers]
-
     async def _open(self, store: Store, tps: list[TopicPartition]) -> None:
         assert self._consumer is not None
         ends = await self._consumer.end_offsets(tps)
@@ -265,6 +245,7 @@ class ReferenceTable:
         assert self._consumer is not None
         meta = self._rows.meta
         self._verify = {}
+        self._short_since.clear()
         self._sought_ms = time.time_ns() // 1_000_000  # compared with the client's own times of its polls
         for partition, position in meta.positions.items():
             anchor = meta.anchors.get(partition)
@@ -296,15 +277,17 @@ class ReferenceTable:
 
     async def _start_over(self, why: str) -> None:
         assert self._consumer is not None
+        delay = _TRY_AGAIN_SECONDS
         while True:
             try:
-                tps = await self._describe()
+                tps, self._retention_ms = await describe(self.spec.topic, self._connection)
                 starts = await self._consumer.beginning_offsets(tps)
                 ends = await self._consumer.end_offsets(tps)
                 break
-            except KafkaError as error:
+            except (KafkaError, TopicError) as error:  # a topic that is gone may come back; until then the store answers
                 log.warning("reading reference %s: %r; trying again", self.spec.topic, error)
-                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _MOST_SECONDS)
         self._ends = {tp.partition: end for tp, end in ends.items()}
         self._consumer.assign(tps)
         self._rebuild(why, fingerprint(self.spec, len(tps)), {tp.partition: start for tp, start in starts.items()})
@@ -316,10 +299,24 @@ class ReferenceTable:
         numbers = self._consumer.partitions_for_topic(self.spec.topic)
         if numbers and len(numbers) != len(fresh):
             raise _StartOver("the number of partitions has changed")
+        for partition, position in self._rows.meta.positions.items():
+            self._check_end(TopicPartition(self.spec.topic, partition), position)
         for partition in self._caught_up:
             polled = self._consumer.last_poll_timestamp(TopicPartition(self.spec.topic, partition))
             if polled is not None and polled - fresh[partition] > max(self._retention_ms / 2, _GAP_MS):
                 raise _StartOver("it has not followed the topic for half of delete.retention.ms")
+
+    def _check_end(self, tp: TopicPartition, position: int) -> None:
+        """Some brokers answer a fetch beyond the end of a log with nothing, instead of saying that it is out of range.
+
+        A new leader may lag behind what was already read, so the log must stay short for a while.
+        """
+        assert self._consumer is not None
+        high, polled = self._consumer.highwater(tp), self._consumer.last_poll_timestamp(tp)
+        if high is None or polled is None or polled < self._sought_ms or high >= position:
+            self._short_since.pop(tp.partition, None)
+        elif polled - self._short_since.setdefault(tp.partition, polled) > _SHORT_MS:
+            raise _StartOver(f"the log of partition {tp.partition} ends at {high}, before position {position}")
 
     async def _take(self, batches: Mapping[TopicPartition, list[Any]]) -> None:
         contents = self._rows
