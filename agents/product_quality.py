@@ -281,10 +281,23 @@ def _worst(context: Context[Reading[MachineReading]], now: Full) -> tuple[Full, 
 
 
 def _unseen(context: Context[Reading[MachineReading]]) -> list[Sample]:
-    """The previous minute's samples but its first in the log: that one was evaluated, the cool-down skipped the others."""
-    bucket = context.event_ms // EVERY_MS - 1
-    before = [s for s in context.windows["recent"].samples if s.event_ms // EVERY_MS == bucket]
-    return sorted(before, key=lambda s: s.offset)[1:]
+    """The samples since the last evaluation, which the cool-down skipped.
+
+    Evaluated was the first record, in the order of the log, of each minute; so which samples no evaluation has seen follows
+    from the window alone, and is the same after a crash.
+    """
+    evaluated: dict[int, int] = {}
+    skipped: list[Sample] = []
+    for sample in sorted(context.windows["recent"].samples, key=lambda s: s.offset):
+        if sample.offset == context.source.offset and sample.event_ms == context.event_ms:
+            continue
+        minute = sample.event_ms // EVERY_MS
+        if minute in evaluated:
+            skipped.append(sample)
+        else:
+            evaluated[minute] = sample.offset
+    last = max(evaluated.values(), default=-1)
+    return [sample for sample in skipped if sample.offset >= last]
 
 
 def _drifts(view: WindowView) -> tuple[float | None, float | None]:
