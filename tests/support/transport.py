@@ -242,7 +242,7 @@ async def running(site: Site, handler: Any, delivery: Any, data_dir: Any, **rest
     """The app, started in this event loop and stopped (drained) at the end."""
     feed = rest.pop("feed", None) or site.feed()
     rest.setdefault("session_timeout", 6.0)
-    rest.setdefault("rebalance_timeout", 6.0)
+    rest.setdefault("rebalance_timeout", 4.0)
     app = make_app(feed, handler, kafka=Plain(site.bootstrap), delivery=delivery, data_dir=data_dir, **rest)
     app.finalize()
     await app.start()

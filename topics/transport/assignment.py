@@ -85,6 +85,9 @@ class Assignment:
         self._drained = False
         self._locks: dict[TopicPartition, asyncio.Lock] = {}
         self._retaking: set[TopicPartition] = set()
+        # The broker must have refused a position before it is believed to lie beyond the end: the embedded broker's answer
+        # to "where is the end" is the start of its last batch plus one.
+        self._out_of_range: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- what the flush loop asks --------------------------------------------------------------------------------
@@ -239,10 +242,11 @@ class Assignment:
         start = log_start
         if position is not None:
             start, mark = position.offset, await self._mark(tp, position)
-            if start > log_end:
+            if tp in self._out_of_range and start > log_end:
                 log.error("partition %s/%d ends at %d, below the committed %d: it began anew", *tp, log_end, start)
                 self.stats.log_restarts += 1
                 start, mark = log_start, Mark(mark.seq, (), "ok")
+        self._out_of_range.discard(tp)
         partition = Partition(
             tp,
             publisher,
@@ -362,6 +366,10 @@ class Assignment:
             self.stats.paused.discard(tp)
             self.space.set()
 
+    def bytes_full(self, partition: Partition) -> bool:
+        """True when the rest of a fetch is better dropped and read again: the broker chose how many bytes to send."""
+        return partition.held_bytes >= self.feed.bounds.bytes / max(1, len(self.parts))
+
     async def trimmed(self, tp: TopicPartition) -> None:
         """The broker says that our position is not in the log: retention overtook us, or the log began anew."""
         partition = self.parts.get(tp)
@@ -369,6 +377,7 @@ class Assignment:
             return
         log_start, log_end = await self.membership.log_bounds(tp)
         if partition.progress.read > log_end:
+            self._out_of_range.add(tp)
             self.give_up(partition, "the log began anew")
             return
         self._lose(partition, log_start)

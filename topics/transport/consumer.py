@@ -18,7 +18,7 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from schemas.errors import BrokerError
 from topics.handover import TopicPartition
-from topics.transport.partition import RecordSlot
+from topics.transport.partition import RecordSlot, memory_size
 
 if TYPE_CHECKING:
     from topics.transport.app import FeedApp
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SLOT = 256
 """Most records handed over as one list."""
+SLOT_BYTES = 262_144
+"""About the most bytes of one list, one record excepted: by so much a partition can exceed its share of the bound."""
 MAX_POLL = 1000
 """Most records asked for at once."""
 
@@ -193,19 +195,19 @@ class Consumer(driver.Consumer):
 
     async def _deliver(self, tp: TopicPartition, records: list[Any], generation: int) -> None:
         runtime = self.assignment_of_feed
-        for at in range(0, len(records), SLOT):
+        at = 0
+        while at < len(records):
             partition = runtime.parts.get(tp)
             if partition is None:
                 return
-            if runtime.live != generation or self.generation() != generation or not self.flow_active or partition.reseek:
+            stale = runtime.live != generation or self.generation() != generation or not self.flow_active
+            if stale or partition.reseek or runtime.bytes_full(partition):
                 partition.reseek = True  # what is dropped here must be read again
                 return
-            chunk = records[at : at + SLOT]
-            if chunk[0].offset < partition.progress.read:
-                chunk = [r for r in chunk if r.offset >= partition.progress.read]
+            chunk, sizes, at = _chunk(records, at, partition.progress.read)
             if not chunk:
                 continue
-            slot = partition.add(chunk)  # registered before delivery: offered again if Faust drops it with its generation
+            slot = partition.add(chunk, sizes)  # registered before delivery: offered again if Faust drops it with its generation
             self._read_offset[tp] = slot.end
             runtime.stats.ends[tp] = max(slot.end, self._thread._ensure_consumer().last_stable_offset(tp) or 0)
             runtime.room(partition)
@@ -219,6 +221,25 @@ class Consumer(driver.Consumer):
         return ConsumerMessage(
             tp.topic, tp.partition, last, 0.0, 0, [], None, slot, None, tp=TP(*tp), generation_id=generation
         )
+
+
+def _chunk(records: list[Any], at: int, read: int) -> tuple[list[Any], list[int], int]:
+    """The next list to hand over, at most SLOT records and about SLOT_BYTES, their sizes, and where the rest begins.
+
+    Records below `read` were handed over before: the same offset is never accepted twice.
+    """
+    chunk: list[Any] = []
+    sizes: list[int] = []
+    total = 0
+    while at < len(records) and len(chunk) < SLOT and total < SLOT_BYTES:
+        record = records[at]
+        at += 1
+        if record.offset >= read:
+            size = memory_size(record)
+            chunk.append(record)
+            sizes.append(size)
+            total += size
+    return chunk, sizes, at
 
 
 class Transport(driver.Transport):

@@ -26,11 +26,11 @@ class RecordSlot(Span):
 
     __slots__ = ("finished", "offered", "partition", "records", "sizes")
 
-    def __init__(self, records: list[Any], partition: Partition) -> None:
+    def __init__(self, records: list[Any], sizes: list[int], partition: Partition) -> None:
         super().__init__(partition.progress.read, records[-1].offset + 1, [r.offset for r in records])
         self.records: list[Any] = records
         self.partition = partition
-        self.sizes = [memory_size(r) for r in records]
+        self.sizes = sizes
         self.finished = bytearray(len(records))
         self.offered = False
 
@@ -131,11 +131,11 @@ class Partition:
         self.loud = True
         return sum(end - first for first, end in lost)
 
-    def add(self, records: list[Any]) -> RecordSlot:
-        """Register what was fetched, before it is delivered anywhere."""
-        slot = RecordSlot(records, self)
+    def add(self, records: list[Any], sizes: list[int]) -> RecordSlot:
+        """Register what was fetched, with the bytes of each, before it is delivered anywhere."""
+        slot = RecordSlot(records, sizes, self)
         self.progress.add(slot)
-        self._hold(slot.left, sum(slot.sizes))
+        self._hold(slot.left, sum(sizes))
         return slot
 
     def confirm(self, limit: int) -> Commit[RecordSlot, Finished]:
