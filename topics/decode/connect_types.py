@@ -193,16 +193,17 @@ def temporal(kind: str, field: str) -> Callable[[Any], Any]:
 
 
 def undeclared_datetime(value: Any, field: str) -> Any:
-    """A whole number in a datetime column that nothing declares: the unit under which it lies in 1973..2199.
+    """A whole number in a datetime column that nothing declares: the unit under which it lies in 1978..2198.
 
-    The three windows do not meet (milliseconds 1e11..7.26e12, micro- and nanoseconds 1e3 and 1e6 times that). Outside of
-    them two readings are plausible (the end of time 9999-12-31 in milliseconds is 1978 in microseconds), so it is a Fault.
+    The three windows do not meet (milliseconds 2.6e11..7.2e12, micro- and nanoseconds 1e3 and 1e6 times that). Outside of
+    them two readings are plausible, so it is a Fault. They begin where they do because 9999-12-31, which many tables use for
+    "never ends", is 2.53e14 in milliseconds and must not be read as a day of January 1978 in microseconds.
     """
     if type(value) is not int:
         return value
     size = abs(value)
-    for low, times, by in ((10**11, 1000, 1), (10**14, 1, 1), (10**17, 1, 1000)):
-        if low <= size < low * 72:
+    for thousand, times, by in ((10**9, 1000, 1), (10**12, 1, 1), (10**15, 1, 1000)):
+        if 260 * thousand <= size < 7200 * thousand:
             return at(checked_us(value * times // by, field))
     if value == 0:
         return at(0)
