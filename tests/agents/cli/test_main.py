@@ -1,0 +1,116 @@
+"""The command line as a whole: quick help, commands imported when used, and errors told without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.cli.main import COMMANDS, Entry, group, paragraphs, run
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = ("aiokafka", "faust", "openai", "pydantic", "aiohttp", "rocksdict")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """The overview takes no Kafka, no Faust and no model client: that is what keeps it under half a second."""
+    code = (
+        "import sys, agents.cli.main as m\n"
+        "status = m.run(m.group(), ['--help'])\n"
+        f"sys.stderr.write(repr((status, [n for n in {HEAVY!r} if n in sys.modules])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "(0, [])"
+    assert all(f" {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`headrace NAME --help` says how that command is used."""
+    assert run(group(), [name, "--help"]) == 0
+    assert f"Usage: headrace {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    """A typing mistake is told, with what was probably meant."""
+    assert run(group(), ["verfy"]) == 2
+    assert "Did you mean 'verify'?" in capsys.readouterr().err
+
+
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`headrace version` prints a version and nothing else."""
+    assert run(group(), ["version"]) == 0
+    assert capsys.readouterr().out.strip().count(".") == 2
+
+
+def test_a_broken_module_breaks_its_own_command_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help and other commands go on working; the broken one fails with its own error, unhidden."""
+    (tmp_path / "broken_command.py").write_text("raise RuntimeError('half installed')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    broken = group({**COMMANDS, "broken": Entry("broken_command:main", "Never works.", "Run")})
+    assert run(broken, ["--help"]) == 0
+    assert run(broken, ["version"]) == 0
+    with pytest.raises(RuntimeError, match="half installed"):
+        run(broken, ["broken"])
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        ("ConfigError('reading topic x: set y')", 2, "error: reading topic x: set y\n"),
+        ("AgentError('loading agents/z.py: no AGENT')", 2, "error: loading agents/z.py: no AGENT\n"),
+        ("BrokerError('reading loans/0: no progress')", 1, "error: reading loans/0: no progress\n"),
+        ("KeyboardInterrupt()", 130, ""),
+        ("SystemExit(7)", 7, ""),
+    ],
+)
+def test_errors_become_a_status_and_a_line(
+    raised: str, status: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a person did wrong ends with 2, what failed with 1, an interrupt with 130, each without a traceback."""
+    name = f"raising_{abs(hash(raised))}"
+    (tmp_path / f"{name}.py").write_text(f"from schemas.errors import *\ndef go():\n    raise {raised}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run(group({"go": Entry(f"{name}:go", "Raises.", "Run")}), ["go"]) == status
+    assert capsys.readouterr().err.replace("\n\n", "\n") == told
+
+
+def test_a_wrong_setting_is_named_and_its_value_kept_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting in the environment that can not be is named by its variable; the value could be a secret."""
+    monkeypatch.setenv("HEADRACE_DELIVERY", "s3cret")
+    assert run(group(), ["verify"]) == 2
+    said = capsys.readouterr().err
+    assert "HEADRACE_DELIVERY" in said
+    assert "s3cret" not in said
+    assert "Traceback" not in said
+
+
+def test_a_setting_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """HEADRACE_TOPICS takes JSON; text that is none is told in one line."""
+    monkeypatch.setenv("HEADRACE_TOPICS", "{not json")
+    assert run(group(), ["verify"]) == 2
+    assert "topics" in capsys.readouterr().err
+
+
+def test_an_unreachable_broker_is_a_line_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing listens, the address and that are said."""
+    assert run(group(), ["verify", "--kafka", "127.0.0.1:1"]) == 2
+    assert "127.0.0.1:1 is unreachable" in capsys.readouterr().err
+
+
+def test_paragraphs_join_lines_and_keep_lists() -> None:
+    """A docstring is broken where the source wraps; help wraps where the terminal ends."""
+    assert paragraphs("One\n    line.\n\n    Two\n    lines.") == "One line.\n\nTwo lines."
+
+
+def test_a_pipe_that_closes_early_is_no_traceback() -> None:
+    """`headrace ... | head -0` ends quietly."""
+    command = f"{sys.executable} -m agents.cli.main agents list --json | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Traceback" not in done.stderr
+    assert json.dumps(done.stdout) == '""'
