@@ -20,7 +20,6 @@ from typing import Any
 
 from mode import Service
 from prometheus_client import CollectorRegistry, start_http_server
-from topics.connection import BrokerFacts, KafkaConfig, probe
 
 from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
@@ -38,6 +37,7 @@ from schemas.audit import Call
 from schemas.errors import ConfigError, FatalError
 from schemas.manifest import Manifest
 from topics import names
+from topics.connection import BrokerFacts, KafkaConfig, probe
 from topics.handover import Bounds, Feed
 from topics.publish.contract import Checkpoint, Promise, no_checkpoint
 from topics.publish.side import SidePublisher
@@ -258,8 +258,8 @@ class Worker:
 
     def _feed(self, agent: Agent) -> Feed:
         settings = self._settings
-        # Twice what can be in flight keeps the calls fed; more would only age beyond its deadline in memory.
-        held = min(settings.hold_records, max(256, 2 * agent.in_flight * agent.batch.size))
+        # What is in flight, as much waiting for its commit, and the next round: more would only age beyond its deadline.
+        held = min(settings.hold_records, max(512, 4 * agent.in_flight * agent.batch.size))
         return Feed(
             agent=agent.name, version=agent.version, group=names.group(settings.group_prefix, agent.name),
             source=agent.reads.topic, receipts=names.receipts(agent.name),

@@ -21,7 +21,10 @@ Record = tuple[str, bytes | None, bytes]
 
 
 class SidePublisher:
-    """One idempotent producer and a bounded queue. `connection` are aiokafka's connection arguments."""
+    """One producer and a bounded queue. Not idempotent, since the embedded broker knows none: a call may be recorded twice.
+
+    `connection` are aiokafka's connection arguments.
+    """
 
     def __init__(self, connection: Mapping[str, Any], *, limit: int = 10_000) -> None:
         self._connection = dict(connection)
@@ -33,7 +36,7 @@ class SidePublisher:
 
     async def start(self) -> None:
         """Connect. Raises what aiokafka raises when the broker can not be reached."""
-        self._producer = AIOKafkaProducer(**self._connection, enable_idempotence=True, linger_ms=20, request_timeout_ms=10_000)
+        self._producer = AIOKafkaProducer(**self._connection, acks="all", linger_ms=20, request_timeout_ms=10_000)
         await self._producer.start()
         self._task = asyncio.create_task(self._run())
 
