@@ -27,7 +27,7 @@ from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
 from models.endpoint import Endpoint
 from models.failures import Exhausted, Filtered, Overflow, error_body
-from models.prompt import PromptBuilder, Request
+from models.prompt import PromptBuilder, Request, Unwritable
 from schemas.audit import Call, CallStatus, Tokens
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 from schemas.wire import rfc3339
@@ -104,6 +104,17 @@ class ChatScorer(Generic[A]):
         """One answer per question in order, before `deadline` (loop time)."""
         if not questions:
             return []
+        try:
+            return await self._score(questions, deadline)
+        except Unwritable as fault:
+            # Raised while the request was built, before anything was sent: the others are asked without these.
+            unsent: Answer[A] = Answer("invalid", why="the features can not be written as JSON", model_requested=self._model)
+            answers = dict.fromkeys(fault.places, unsent)
+            rest = [place for place in range(len(questions)) if place not in answers]
+            answers |= zip(rest, await self.score([questions[place] for place in rest], deadline), strict=True)
+            return [answers[place] for place in range(len(questions))]
+
+    async def _score(self, questions: Sequence[Question], deadline: float) -> list[Answer[A]]:
         first = await self._ask(questions, deadline)
         answers = first.answers
         if first.again and asyncio.get_running_loop().time() < deadline:

@@ -83,7 +83,7 @@ class LocalModel:
         llama = importlib.import_module("xllamacpp")
         params = llama.CommonParams()
         params.model.path = str(weights())
-        params.model_alias = MODEL
+        params.model_alias = {MODEL}
         params.hostnames = ["127.0.0.1"]
         params.port = 0
         params.n_parallel = self._slots

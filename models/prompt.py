@@ -48,6 +48,14 @@ class Request:
     reserved: int
 
 
+class Unwritable(Exception):
+    """The features of the questions at `places` can not be written as JSON."""
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(f"writing features: {len(places)} records can not be written as JSON")
+        self.places = places
+
+
 class PromptBuilder(Generic[A]):
     """Requests of one Ask for one model. Raises ConfigError for an Ask that can not be sent."""
 
@@ -68,11 +76,10 @@ class PromptBuilder(Generic[A]):
         return settings | self._ask.extra
 
     def build(self, questions: Sequence[Question], dialect: Dialect) -> Request:
-        """The request about `questions`, in their order."""
+        """The request about `questions`, in their order. Raises Unwritable."""
         before, after = self._frame(dialect)
         nonce, ids = _mint(len(questions))
-        records = [{"id": ids[i], "features": shown(question.features)} for i, question in enumerate(questions)]
-        data = orjson.dumps({"nonce": nonce, "records": records}).decode()
+        data = _data(questions, nonce, ids).decode()
         reserved = self._ask.max_tokens * len(questions) + _ENVELOPE_TOKENS
         closing = (after, b"%d}" % reserved) if after.endswith(b":") else (after,)
         return Request(b"".join((before, orjson.dumps(data), *closing)), ids, nonce, reserved)
@@ -109,6 +116,41 @@ def shown(features: BaseModel) -> dict[str, Any]:
     dumped: dict[str, Any] = features.model_dump(mode="json")
     cut = cutter(type(features))
     return dumped if cut is None else cut(dumped)
+
+
+def _data(questions: Sequence[Question], nonce: str, ids: Sequence[str]) -> bytes:
+    try:
+        records = [{"id": ids[i], "features": shown(question.features)} for i, question in enumerate(questions)]
+        return orjson.dumps({"nonce": nonce, "records": records})
+    except (TypeError, ValueError):
+        # Rare: an integer past 64 bits, half a surrogate pair, bytes that are no text. Find out whose, one by one.
+        return orjson.dumps({"nonce": nonce, "records": _one_by_one(questions, ids)})
+
+
+def _one_by_one(questions: Sequence[Question], ids: Sequence[str]) -> list[dict[str, Any]]:
+    records, places = [], []
+    for place, question in enumerate(questions):
+        try:
+            record = {"id": ids[place], "features": _writable(shown(question.features))}
+            orjson.dumps(record)
+        except (TypeError, ValueError):
+            places.append(place)
+        else:
+            records.append(record)
+    if places:
+        raise Unwritable(places)
+    return records
+
+
+def _writable(value: Any) -> Any:
+    """Integers past 64 bits as their digits, as decimals are; half surrogate pairs as question marks."""
+    if isinstance(value, dict):
+        return {_writable(key): _writable(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_writable(member) for member in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
 def _mint(count: int) -> tuple[str, tuple[str, ...]]:

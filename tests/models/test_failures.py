@@ -1,0 +1,117 @@
+"""Every exception of the SDK has its place, and every body is read without belief."""
+
+from __future__ import annotations
+
+import inspect
+
+import httpx2
+import openai
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai import _exceptions as sdk
+
+from models.completion import read_completion
+from models.failures import PLACES, Exhausted, Filtered, Overflow, error_body, place, retry_after
+from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
+
+REQUEST = httpx2.Request("POST", "http://h/v1/chat/completions")
+CLASSES = sorted(
+    {
+        found
+        for module in (openai, sdk)
+        for _, found in inspect.getmembers(module, inspect.isclass)
+        if issubclass(found, Exception) and found.__module__.startswith("openai") and not found.__name__.startswith("_")
+    },
+    key=lambda found: found.__name__,
+)
+
+
+@pytest.mark.parametrize("found", CLASSES)
+def test_every_exception_of_the_sdk_has_its_place(found: type[Exception]) -> None:
+    """A new exception class of the SDK fails here until somebody decides what it means."""
+    assert found in PLACES
+
+
+def status_error(status: int, body: object = None, **headers: str) -> openai.APIStatusError:
+    client = openai.OpenAI(api_key="sk-secret", base_url="http://h/v1")
+    try:
+        return client._make_status_error(
+            "Incorrect API key provided: sk-secret", body=body, response=httpx2.Response(status, request=REQUEST, headers=headers)
+        )
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, ModelRejected) for status in (307, 400, 401, 403, 404, 422)),
+        *((status, ModelUnavailable) for status in (408, 409, 500, 529)),
+        (429, ModelLimited),
+    ],
+)
+def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[ModelError]) -> None:
+    """The status decides, and what the server wrote (it may quote the key) is not repeated."""
+    error = place(status_error(status, {"error": {"message": "sk-secret and the prompt"}}))
+    assert type(error) is kind
+    assert "secret" not in str(error)
+    assert str(status) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(429, "insufficient_quota", Exhausted), (400, "context_length_exceeded", Overflow), (400, "content_filter", Filtered)],
+)
+def test_a_code_decides_where_the_status_is_not_enough(status: int, code: str, kind: type[ModelError]) -> None:
+    """Quota, context and content filter share their status with other things."""
+    assert type(place(status_error(status, {"error": {"code": code, "message": ""}}))) is kind
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), UnicodeDecodeError("utf-8", b"", 0, 1, ""), OSError("x"), openai.OpenAIError("x")]
+)
+def test_anything_else_has_a_place_too(error: Exception) -> None:
+    """What the SDK lets through unwrapped does not leave as it is."""
+    assert isinstance(place(error), ModelProtocolError | ModelUnavailable)
+    assert error_body(error) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_a_hint_that_may_be_anything(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, milliseconds or a date are understood; anything else is no hint."""
+    assert retry_after(httpx2.Headers(headers)) == seconds
+
+
+NAMES = ("choices", "message", "content", "usage", "prompt_tokens", "model", "error", "finish_reason", "refusal")
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner),
+    max_leaves=25,
+)
+
+
+bodies = anything.map(orjson.dumps) | anything.map(lambda v: orjson.dumps({"choices": [{"message": v}], "usage": v}))
+
+
+@given(bodies | st.binary(max_size=50))
+def test_any_body_is_a_completion_or_a_model_error(body: bytes) -> None:
+    """No body raises anything else, and what is read has the types it says."""
+    try:
+        completion = read_completion(body)
+    except (ModelProtocolError, ModelUnavailable):
+        return
+    assert isinstance(completion.content, str)
+    assert completion.tokens.input >= 0

@@ -1,0 +1,53 @@
+"""Questions, an answer model and a chat scorer for the tests of models/."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from models.chat import ChatScorer
+from models.contract import Ask, Question
+from schemas.audit import Call
+from schemas.marks import Untrusted
+
+
+class Shown(BaseModel):
+    """Features of a test record."""
+
+    number: int
+    note: Annotated[str, Untrusted(max=20)] = ""
+
+
+class Judged(BaseModel):
+    """An answer with a range and an enum."""
+
+    risk: int = Field(ge=0, le=100)
+    grade: Literal["good", "bad", "insufficient"]
+
+
+ASK = Ask(Judged, "Judge the risk of each record.")
+
+
+def questions(count: int) -> list[Question]:
+    """`count` questions whose features differ."""
+    return [Question(f"d{number}", Shown(number=number)) for number in range(count)]
+
+
+def chat(base_url: str, calls: list[Call] | None = None, **options: Any) -> ChatScorer[Judged]:
+    """A chat scorer of ASK that collects its Calls in `calls`; pauses are short, since chance is near zero."""
+    collected: list[Call] = [] if calls is None else calls
+    settings: dict[str, Any] = {"api_key": "sk-test-secret", "model": "m", "agent": "test", "chance": lambda: 0.01}
+    return ChatScorer(ASK, base_url=base_url, on_call=collected.append, **(settings | options))
+
+
+def soon(seconds: float) -> float:
+    """A deadline so many seconds from now."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def statuses(answers: Sequence[Any]) -> list[str]:
+    """The status of each answer."""
+    return [answer.status for answer in answers]
