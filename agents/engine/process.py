@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ from schemas.errors import ConfigError, FatalError
 from schemas.manifest import Manifest
 from topics import names
 from topics.connection import BrokerFacts, KafkaConfig, probe
-from topics.handover import Bounds, Feed
+from topics.handover import Bounds, Feed, TopicPartition
 from topics.publish.contract import Checkpoint, Promise, no_checkpoint
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
 from topics.spec import Registry
 from topics.transport.app import make_app
+from topics.transport.read_back import last_receipt
 
 Agent = DecisionAgent[Any, Any, Any]
 log = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ class Worker:
         scorer = self._scorer_for(agent) if self._scorer_for is not None else self._scorer(agent, key)
         engine = Engine(
             agent, pipeline, scorer, fallback=agent.fallback, joins=joins, on_fatal=self.fail,
-            ready=lambda: _all_ready(tables), positions=lambda: [p for t in tables.values() for p in t.positions()],
+            ready=self._tables_ready(agent, tables) if tables else None, positions=lambda: [p for t in tables.values() for p in t.positions()],
         )  # fmt: skip
         app = make_app(
             self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),
@@ -242,6 +243,17 @@ class Worker:
             checkpoint=self._checkpoint, on_fatal=self.fail,
         )  # fmt: skip
         return Running(agent, engine, app, tables, manifest)
+
+    def _tables_ready(self, agent: Agent, tables: dict[str, ReferenceTable]) -> Callable[[TopicPartition], Awaitable[None]]:
+        """Tables must have reached their end at start, and whatever the partition's last owner had read when it decided."""
+
+        async def ready(tp: TopicPartition) -> None:
+            last = await last_receipt(self._connection, names.receipts(agent.name), tp)
+            for table in tables.values():
+                table.require(last.references if last is not None else ())
+            await asyncio.gather(*(table.ready() for table in tables.values()))
+
+        return ready
 
     def _scorer(self, agent: Agent, manifest: str) -> Scorer:
         settings = self._settings
@@ -286,7 +298,3 @@ class Worker:
         server, _ = start_http_server(port, addr=self._settings.metrics_host, registry=registry)
         self._say(f"metrics: http://{self._settings.metrics_host}:{port}/metrics")
         return server
-
-
-async def _all_ready(tables: dict[str, ReferenceTable]) -> None:
-    await asyncio.gather(*(table.ready() for table in tables.values()))

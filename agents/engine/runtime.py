@@ -81,7 +81,7 @@ class Engine:
 
     def __init__(
         self, agent: Agent, pipeline: Pipeline, scorer: Scorer, *, on_fatal: Callable[[BaseException], None],
-        fallback: Scorer | None = None, joins: Joins | None = None, ready: Callable[[], Awaitable[None]] | None = None,
+        fallback: Scorer | None = None, joins: Joins | None = None, ready: Callable[[TopicPartition], Awaitable[None]] | None = None,
         positions: Callable[[], Sequence[Position]] | None = None,
     ) -> None:  # fmt: skip
         self.agent = agent
@@ -113,7 +113,7 @@ class Engine:
     async def take(self, partition: OwnedPartition) -> None:
         """Wait for the reference tables, then rebuild the state of the partition from the log."""
         if self._ready is not None:
-            await self._ready()
+            await self._ready(partition.tp)
         self.pipeline.dead_letter_bytes = partition.limit(self.pipeline.dead_letters)
         state = self.pipeline.new_state(partition.log_start)
         if state.horizon:
