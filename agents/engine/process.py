@@ -239,7 +239,8 @@ class Worker:
         )  # fmt: skip
         app = make_app(
             self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),
-            session_timeout=settings.session_timeout, transaction_timeout=settings.transaction_timeout,
+            session_timeout=settings.session_timeout, rebalance_timeout=settings.rebalance_timeout,
+            transaction_timeout=settings.transaction_timeout,
             checkpoint=self._checkpoint, on_fatal=self.fail,
         )  # fmt: skip
         return Running(agent, engine, app, tables, manifest)
