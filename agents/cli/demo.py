@@ -12,7 +12,6 @@ from rich.console import Console
 from agents.demo.answering import Who
 from agents.demo.run import LATENCY, Options, run
 from agents.settings import Settings
-from schemas.errors import HeadraceError
 
 _WIDTH = 110
 """Columns where the output is no terminal: a pipe has no width, and 80 would break the tables."""
@@ -49,7 +48,4 @@ def demo(
     except (KeyboardInterrupt, asyncio.CancelledError):
         err.print("stopped; everything that was started has ended")
         raise typer.Exit(0 if keep else 130) from None
-    except HeadraceError as error:
-        err.print(f"headrace demo: {error}", markup=False, highlight=False)
-        raise typer.Exit(2) from None
     raise typer.Exit(status)

@@ -19,10 +19,14 @@ Who = Literal["sandbox", "local", "configured", "scorecard"]
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """The worker's settings for it, and a line for a person. Secrets are in neither: the worker inherits them."""
+    """The worker's settings for it, and a line for a person. Secrets are in neither: the worker inherits them.
+
+    `module` is what the worker process runs with `python -m`.
+    """
 
     env: Mapping[str, str]
     says: str
+    module: tuple[str, ...] = ("agents.cli.main", "worker")
 
 
 @asynccontextmanager
@@ -33,7 +37,7 @@ async def answering(who: Who, settings: Settings, latency: str) -> AsyncIterator
             raise ConfigError("using the configured model: HEADRACE_MODEL_BASE_URL is not set")
         yield Answering({}, f"{settings.model_name} at {settings.model_base_url}")
     elif who == "scorecard":
-        yield Answering({"HEADRACE_MODEL_BASE_URL": ""}, "no model")
+        yield Answering({}, "none; each agent's own scorecard answers", ("agents.demo.scorecards",))
     elif who == "local":
         async with LocalModel() as local:
             yield Answering(_endpoint(local.base_url, LOCAL_MODEL), f"{LOCAL_MODEL}, a real small model, on this machine")

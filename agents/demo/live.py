@@ -33,9 +33,9 @@ class View:
         self._sent = sent
         self._latest: deque[Seen] = deque(maxlen=_LATEST)
         self._latencies: deque[float] = deque(maxlen=_RECENT)
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._panel, transient=True)
         self._last_line = 0.0
         self._started = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._panel, transient=True)
 
     def __enter__(self) -> View:
         if self._console.is_terminal:

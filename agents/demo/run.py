@@ -8,15 +8,16 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from topics.admin import apply
 
+from agents.cli.topics import follows
+from agents.cli.verify import verify_all
 from agents.demo.answering import Answering, Who, answering
 from agents.demo.baseline import credit_card, milling_card
 from agents.demo.compare import compare_credit, compare_quality
@@ -34,10 +35,11 @@ from agents.engine.kafka import kafka_config
 from agents.engine.topology import Agent, registry_for
 from agents.settings import Settings
 from topics import names
+from topics.admin import apply
+from topics.admin import plan as plan_topics
 from topics.connection import KafkaConfig, probe
 from topics.dev_broker import EmbeddedBroker
 from topics.spec import Registry
-from topics.verify.read import Target, verify_agent
 
 AGENTS = ("credit-risk", "product-quality")
 LATENCY = "lognormal:150ms:0.4"
@@ -67,7 +69,7 @@ class Stage:
     options: Options
     settings: Settings
     config: KafkaConfig
-    agents: Sequence[Agent]
+    agents: list[Agent]
     registry: Registry
     promise: str
     folder: Path
@@ -76,7 +78,7 @@ class Stage:
     @property
     def connection(self) -> dict[str, Any]:
         """aiokafka's connection arguments."""
-        return self.config.aiokafka_kwargs()
+        return {"bootstrap_servers": self.config.bootstrap, **self.config.aiokafka_kwargs()}
 
     def channels(self) -> list[Channels]:
         """The agents' topics by their names on the broker."""
@@ -130,8 +132,8 @@ async def _stage(options: Options, settings: Settings, err: Console, started: fl
         registry = registry_for(agents, settings)
         config = kafka_config(settings)
         facts = await probe(config)
-        promise = "exactly once, in transactions" if facts.transactions else "at least once: this broker has no transactions"
-        await apply(config, registry)
+        promise = "exactly once, in transactions" if facts.transactions else "at least once, the broker has no transactions"
+        await apply(await plan_topics(registry, config, follows=follows(agents)), config)
         where = "the embedded broker (memory only)" if options.kafka is None else "Kafka"
         err.print(f"broker: {where} at {bootstrap}; {promise}", markup=False, highlight=False)
         yield Stage(options, settings, config, agents, registry, promise, folder, started)
@@ -147,7 +149,7 @@ async def _replay(stage: Stage, model: Answering, out: Console, err: Console) ->
         await watch.start()
         ledger = Ledger(channels, watch.ends)
         partitions = {c.agent: sum(1 for topic, _ in watch.ends if topic == c.source) for c in channels}
-        worker = WorkerProcess(partitions, _worker_env(stage, model), stage.folder / "worker.log")
+        worker = WorkerProcess(model.module, partitions, _worker_env(stage, model), stage.folder / "worker.log")
         stack.callback(worker.kill)
         worker.start()
         places = {spec.name: spec.topic for spec in stage.registry}
@@ -239,19 +241,14 @@ async def _drain(stage: Stage, worker: WorkerProcess, err: Console) -> None:
 
 async def _verify(stage: Stage) -> Verified:
     """What `headrace verify` would say now, over all agents."""
-    found = Verified(0, 0, 0)
-    for agent, c in zip(stage.agents, stage.channels(), strict=True):
-        target = Target(
-            agent.name, c.source, c.decisions, c.dead_letters, c.receipts, names.group(stage.settings.group_prefix, agent.name),
-            stage.settings.run, agent.order.value, stage.settings.hold_span,
-        )  # fmt: skip
-        account = await verify_agent(stage.connection, target)
-        totals = account.totals
-        found = Verified(
-            found.unaccounted + totals.unaccounted, found.repeated + totals.repeated, found.out_of_order + totals.out_of_order,
-            (*found.complaints, *(f"{agent.name}: {offender}" for offender in account.all_offenders)),
-        )  # fmt: skip
-    return found
+    accounts = await verify_all(stage.settings, stage.agents)
+    totals = [account.totals for account in accounts]
+    return Verified(
+        unaccounted=sum(t.unaccounted for t in totals),
+        repeated=sum(t.repeated for t in totals),
+        out_of_order=sum(t.out_of_order for t in totals),
+        complaints=[f"{account.agent}: {offender}" for account in accounts for offender in account.all_offenders],
+    )
 
 
 def _plan(stage: Stage, credit: Credit, data: Milling) -> Plan:
@@ -263,7 +260,9 @@ def _plan(stage: Stage, credit: Credit, data: Milling) -> Plan:
 
 def _worker_env(stage: Stage, model: Answering) -> dict[str, str]:
     """The worker's HEADRACE_*, beside those it inherits."""
+    quick = {"HEADRACE_SESSION_TIMEOUT": "6", "HEADRACE_REBALANCE_TIMEOUT": "3"} if stage.options.kafka is None else {}
     return {
+        **quick,  # the embedded broker makes every join wait half the rebalance timeout
         "HEADRACE_KAFKA": stage.settings.kafka,
         "HEADRACE_TOPICS": json.dumps(stage.settings.topics),
         "HEADRACE_DATA_DIR": str(stage.folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -20,9 +20,11 @@ _LIMIT = aiohttp.ClientTimeout(total=2)
 
 
 class WorkerProcess:
-    """`start`, `ready`, `stop`. `partitions` says for each agent how many source partitions there are to take."""
+    """`start`, `ready`, `stop`. `module` is what `python -m` runs, `partitions` says for each agent how many source
+    partitions there are to take."""
 
-    def __init__(self, partitions: Mapping[str, int], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, module: Sequence[str], partitions: Mapping[str, int], env: Mapping[str, str], log: Path) -> None:
+        self._command = [sys.executable, "-m", *module, *partitions]
         self._partitions = dict(partitions)
         self._port = free_port()
         self._env = {**os.environ, **env, "HEADRACE_METRICS_PORT": str(self._port), "HEADRACE_METRICS_HOST": "127.0.0.1"}
@@ -38,8 +40,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process; it ends with us, however we end."""
-        command = [sys.executable, "-m", "agents.cli.main", "worker", *self._partitions]
-        self._child = Child("the worker", command, log=self._log, env=self._env)
+        self._child = Child("the worker", self._command, log=self._log, env=self._env)
 
     async def ready(self) -> None:
         """Wait until every agent owns all its partitions. Raises FatalError if the worker ends first, or takes too long."""
