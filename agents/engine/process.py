@@ -50,6 +50,7 @@ Agent = DecisionAgent[Any, Any, Any]
 log = logging.getLogger(__name__)
 LEAVE_AT_ONCE = 130
 Say = Callable[[str], None]
+Ready = Callable[[TopicPartition], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -245,7 +246,7 @@ class Worker:
         )  # fmt: skip
         return Running(agent, engine, app, tables, manifest)
 
-    def _tables_ready(self, agent: Agent, tables: dict[str, ReferenceTable]) -> Callable[[TopicPartition], Awaitable[None]]:
+    def _tables_ready(self, agent: Agent, tables: dict[str, ReferenceTable]) -> Ready:
         """Tables must have reached their end at start, and whatever the partition's last owner had read when it decided."""
 
         async def ready(tp: TopicPartition) -> None:
@@ -280,7 +281,7 @@ class Worker:
             bounds=Bounds(
                 records=held, bytes=settings.hold_bytes, span=settings.hold_span, metadata=settings.commit_metadata_bytes
             ),
-            limits={spec.topic: spec.max_message_bytes for spec in (agent.writes, *own_topics(agent.name, agent.reads))},
+            limits=_limits(agent),
             run=settings.run, worker=f"{socket.gethostname()}:{os.getpid()}", commit_gap=settings.commit_gap,
             drain_seconds=settings.drain_timeout,
         )  # fmt: skip
@@ -299,3 +300,7 @@ class Worker:
         server, _ = start_http_server(port, addr=self._settings.metrics_host, registry=registry)
         self._say(f"metrics: http://{self._settings.metrics_host}:{port}/metrics")
         return server
+
+
+def _limits(agent: Agent) -> dict[str, int]:
+    return {spec.topic: spec.max_message_bytes for spec in (agent.writes, *own_topics(agent.name, agent.reads))}
