@@ -459,6 +459,8 @@ AGENT: DecisionAgent[Change[LoanApplication], CreditFeatures, RiskAnswer] = Deci
     writes=RISK_DECISIONS,
     subject=subject,
     subject_type="loan-application",
+    # Not `status`: business systems write decisions back into it. So a row that only its status reopens is not decided again;
+    # the lending system resubmits by amending a watched column or inserting a row.
     watch=("customer_id", "amount", "duration_months", "purpose", "installment_rate", "other_debtors", "other_installment_plans",
            "property"),
     on_delete="retract",
