@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from math import isinf
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -159,7 +159,10 @@ def _number(field: str, bases: set[Any], source: Source) -> Convert:
         if len(stripped) <= MAX_DIGITS and NUMBER.fullmatch(stripped):
             if only_int and stripped.lstrip("+-").isdecimal():
                 return int(stripped)
-            found = Decimal(stripped) if "e" not in stripped and "E" not in stripped else ct.EXACT.create_decimal(stripped)
+            try:
+                found = Decimal(stripped)
+            except InvalidOperation:  # an exponent of more than 18 digits
+                raise Bad("number-too-large", f"a number past {MAX_DIGITS} digits", field) from None
             if only_float:
                 return _double(found, field)
             check_decimal(found, field)

@@ -140,7 +140,7 @@ class ChangeDecoder:
             op = "d"
         elif op is None:
             op = "u"
-        elif op not in _ROW_OPS:
+        elif not isinstance(op, str) or op not in _ROW_OPS:
             raise Bad("unknown-op", f"{short(op)} is none of r, c, u, d", "__op")
         meta.setdefault("connector", connector_of(meta))
         position, place = position_of(meta)

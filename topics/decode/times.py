@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from schemas.dead_letter import Fault
@@ -34,7 +34,10 @@ def epoch_us(value: Any, unit: str, field: str) -> int:
         text = value.strip()
         if unit == "iso" or len(text) > 40 or not NUMBER.fullmatch(text):
             return _iso_us(text, field)
-        value = Decimal(text) if any(c in text for c in ".eE") else int(text)
+        try:
+            value = Decimal(text) if any(c in text for c in ".eE") else int(text)
+        except InvalidOperation:  # an exponent of more than 18 digits
+            raise Bad("invalid-time", "outside the years 1 to 9999", field) from None
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or unit == "iso":
         raise Bad("invalid-time", f"{short(value)} is not a timestamp", field)
     if isinstance(value, Decimal):
