@@ -205,7 +205,9 @@ class ChatScorer(Generic[A]):
 
     def _given_up(self, questions: Sequence[Question], error: ModelError, audit: _Audit) -> _Round[A]:
         several = list(range(len(questions))) if len(questions) > 1 else []
-        failed = self._failed(questions, _answer_status(error), str(error), audit)
+        # A record that alone is longer than the context is itself the fault: waiting for a better day would not shorten it.
+        status = "invalid" if isinstance(error, Overflow) and not several else _answer_status(error)
+        failed = self._failed(questions, status, str(error), audit)
         if isinstance(error, ModelProtocolError):
             return _Round(failed.answers, [list(range(len(questions)))])
         if isinstance(error, Filtered):

@@ -104,7 +104,8 @@ class Scorecard(Generic[A]):
         if not features or len(set(features)) < len(features):
             raise ConfigError(f"declaring scorecard {self.name}: it needs rows, each about another feature")
         for row in self.table:
-            if isinstance(row, Bins) and list(row.upto) != sorted(set(row.upto), key=lambda bin_: bin_[0]):
+            edges = [edge for edge, _ in row.upto] if isinstance(row, Bins) else []
+            if edges != sorted(set(edges)):
                 raise ConfigError(f"declaring scorecard {self.name}: the edges of {row.feature} must rise")
         object.__setattr__(self, "_rows", tuple((row.feature, row.points) for row in self.table))
 

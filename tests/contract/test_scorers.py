@@ -1,0 +1,133 @@
+"""One suite over every Scorer: one answer per question in order, no exception, the deadline met, closing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from models.contract import Question, Scorer
+from models.instant import InstantScorer, NoModel
+from models.python_model import PythonScorer
+from models.resolve import resolve
+from models.sandbox import Sandbox, SandboxConfig
+from models.scorecard import Bins, Scorecard
+from tests.support.scoring import ASK, Judged, Shown, chat, questions, soon
+
+
+class Other(BaseModel):
+    """Features that no scorer here expects."""
+
+    data: bytes = b"\xff"
+
+
+def judge(features: Shown) -> Judged:
+    return Judged(risk=features.number % 100, grade="good")
+
+
+def raising(many: list[Shown]) -> list[Judged]:
+    raise ArithmeticError
+
+
+def slow(many: list[Shown]) -> list[Judged]:
+    time.sleep(1)
+    return [judge(one) for one in many]
+
+
+def card() -> Scorecard[Judged]:
+    return Scorecard(
+        "card", Judged, (Bins("number", ((1e9, 1),), above=2),), answer=lambda tally, shown: judge(shown), intercept=1
+    )
+
+
+async def from_sandbox(stack: AsyncExitStack) -> Scorer:
+    return chat((await stack.enter_async_context(Sandbox())).base_url)
+
+
+async def from_faulty_sandbox(stack: AsyncExitStack) -> Scorer:
+    faults = {"500": 0.1, "missing": 0.2, "foreign": 0.1, "range": 0.1, "html": 0.1, "refusal": 0.1, "reset": 0.1, "hang": 0.05}
+    return chat((await stack.enter_async_context(Sandbox(SandboxConfig(faults=faults)))).base_url)
+
+
+async def from_nowhere(stack: AsyncExitStack) -> Scorer:
+    async with Sandbox() as server:
+        gone = server.base_url
+    return resolve(ASK, base_url=gone, model="m", agent="a")
+
+
+MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
+    "chat": from_sandbox,
+    "chat-faulty": from_faulty_sandbox,
+    "chat-nowhere": from_nowhere,
+    "scorecard": lambda _stack: card(),
+    "python": lambda _stack: PythonScorer(lambda many: [judge(one) for one in many], answer=Judged),
+    "python-raising": lambda _stack: PythonScorer(raising, answer=Judged),
+    "python-slow": lambda _stack: PythonScorer(slow, answer=Judged),
+    "instant": lambda _stack: InstantScorer(judge),
+    "no-model": lambda _stack: resolve(ASK, base_url=None, model="m", agent="a"),
+}
+
+
+@pytest.fixture(params=sorted(MAKERS))
+async def scorer(request: pytest.FixtureRequest) -> AsyncIterator[Scorer]:
+    """Each Scorer in turn."""
+    async with AsyncExitStack() as stack:
+        made = MAKERS[request.param](stack)
+        found: Scorer = await made if asyncio.iscoroutine(made) else made
+        yield found
+        await found.close()
+        await found.close()
+
+
+async def test_one_answer_per_question_in_order(scorer: Scorer) -> None:
+    """As many answers as questions; a value exactly where the status says so, and each what the record alone is answered."""
+    asked = questions(9)
+    answers = await scorer.score(asked, soon(1.5))
+    assert len(answers) == len(asked)
+    assert all((answer.value is not None) == (answer.status == "answered") for answer in answers)
+    assert all(answer.why for answer in answers if answer.status != "answered")
+    for question, answer in zip(asked, answers, strict=True):
+        (alone,) = await scorer.score([question], soon(0.5))
+        assert answer.status != "answered" or alone.status != "answered" or answer.value == alone.value
+
+
+async def test_no_question_no_answer(scorer: Scorer) -> None:
+    """An empty batch is answered with nothing."""
+    assert list(await scorer.score([], soon(1))) == []
+
+
+async def test_features_it_can_not_use_spoil_only_their_record(scorer: Scorer) -> None:
+    """A record that can not be read by this Scorer is not answered; nothing is raised and its neighbours keep their answers."""
+    asked = [*questions(2), Question("bad", Other())]
+    first, second, bad = await scorer.score(asked, soon(1.5))
+    healthy = [answer.status for answer in await scorer.score(questions(2), soon(1.5))]
+    assert bad.status != "answered"
+    if "faulty" not in scorer.name and healthy == ["answered", "answered"] and scorer.name != "m":
+        assert [first.status, second.status] == healthy
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.2])
+async def test_the_deadline_is_met(scorer: Scorer, seconds: float) -> None:
+    """Answers are there by the deadline, whatever they are, also where it has passed already."""
+    start = asyncio.get_running_loop().time()
+    answers = await scorer.score(questions(3), start + seconds)
+    assert asyncio.get_running_loop().time() - start < max(0.0, seconds) + 0.4
+    assert len(answers) == 3
+
+
+async def test_it_has_a_name_and_closes_twice(scorer: Scorer) -> None:
+    """A name for metrics; closing is safe to repeat (the fixture does it a third time)."""
+    assert scorer.name
+    await scorer.close()
+    await scorer.close()
+
+
+async def test_without_a_model_configured_the_answer_says_what_to_set() -> None:
+    """The one thing a person needs to know."""
+    (answer,) = await NoModel().score(questions(1), soon(1))
+    assert "HEADRACE_MODEL_BASE_URL" in answer.why

@@ -1,0 +1,75 @@
+"""The scorecard: what it adds up can be checked by hand."""
+
+from __future__ import annotations
+
+import enum
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from models.contract import Question
+from models.scorecard import Bins, Scorecard, Values
+from schemas.errors import ConfigError
+from tests.support.scoring import Judged, soon
+
+
+class History(enum.Enum):
+    PAID = "paid"
+    LATE = "late"
+
+
+class Loan(BaseModel):
+    amount: Decimal | None = None
+    history: History | None = None
+    owner: bool | None = None
+
+
+TABLE = (
+    Bins("amount", ((1000, 0), (5000, 10)), above=25, missing=7),
+    Values("history", {"paid": -8, "late": 12}, missing=3),
+    Values("owner", {"true": -2, "false": 2}),
+)
+CARD = Scorecard(
+    "loans", Judged, TABLE, answer=lambda tally, loan: Judged(risk=tally.clamped(0, 100), grade="good"), intercept=20
+)
+
+
+@pytest.mark.parametrize(
+    ("loan", "points"),
+    [
+        (Loan(amount=Decimal("1000"), history=History.PAID, owner=True), 20 + 0 - 8 - 2),
+        (Loan(amount=Decimal("1000.01"), history=History.LATE, owner=False), 20 + 10 + 12 + 2),
+        (Loan(amount=Decimal(5001)), 20 + 25 + 3),
+        (Loan(), 20 + 7 + 3),
+    ],
+)
+async def test_points_add_up(loan: Loan, points: float) -> None:
+    """Edges belong to their bin, what is missing has its own points, and the parts are told with the answer."""
+    tally = CARD.tally(loan)
+    assert tally.points == points == 20 + sum(part for _, part in tally.parts)
+    (answer,) = await CARD.score([Question("d", loan)], soon(1))
+    assert answer.value == Judged(risk=round(points), grade="good")
+    assert (answer.tier, answer.raw["points"]) == ("scorecard", points)
+    assert abs(tally.drivers(1)[0][1]) == max(abs(part) for _, part in tally.parts)
+
+
+@given(st.floats())
+def test_every_number_has_points(value: float) -> None:
+    """No number falls between bins: infinities are in the outer ones and NaN counts as missing."""
+    row = TABLE[0]
+    assert row.points(value) in (0, 7, 10, 25)
+    assert row.points(float("nan")) == 7
+
+
+@pytest.mark.parametrize(
+    "table",
+    [(), (Values("a", {}), Values("a", {})), (Bins("a", ((2, 0), (1, 1)), above=0),), (Bins("a", ((1, 0), (1, 1)), above=0),)],
+)
+def test_a_table_that_can_not_work_is_refused(table: Any) -> None:
+    """No rows, a feature twice, edges that do not rise: each is a mistake in the declaration."""
+    with pytest.raises(ConfigError, match="declaring scorecard"):
+        Scorecard("bad", Judged, table, answer=lambda tally, features: Judged(risk=0, grade="good"))
