@@ -236,7 +236,8 @@ class Worker:
         scorer = self._scorer_for(agent) if self._scorer_for is not None else self._scorer(agent, key)
         engine = Engine(
             agent, pipeline, scorer, fallback=agent.fallback, joins=joins, on_fatal=self.fail,
-            ready=self._tables_ready(agent, tables) if tables else None, positions=lambda: [p for t in tables.values() for p in t.positions()],
+            ready=self._tables_ready(agent, tables) if tables else None,
+            positions=lambda: [p for table in tables.values() for p in table.positions()],
         )  # fmt: skip
         app = make_app(
             self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),

@@ -82,7 +82,8 @@ class Engine:
     def __init__(
         self, agent: Agent, pipeline: Pipeline, scorer: Scorer, *, on_fatal: Callable[[BaseException], None],
         fallback: Scorer | None = None, joins: Joins | None = None,
-        ready: Callable[[TopicPartition], Awaitable[None]] | None = None, positions: Callable[[], Sequence[Position]] | None = None,
+        ready: Callable[[TopicPartition], Awaitable[None]] | None = None,
+        positions: Callable[[], Sequence[Position]] | None = None,
     ) -> None:  # fmt: skip
         self.agent = agent
         self.pipeline = pipeline
