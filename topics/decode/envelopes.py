@@ -4,7 +4,7 @@ JsonConverter writes `{"schema":{...},"payload":...}` unless told otherwise, and
 change) is the same in record after record. So its text is parsed once: a prefix that was met before is known by its bytes, and
 only the payload behind it is parsed. This is exact: the prefix with a closing brace was a whole JSON object whose only key is
 "schema", so what lies between it and the last brace is the payload, or the record is parsed as a whole to say what is wrong.
-Captured changes with a schema: 68 us parsed as a whole, 12 us this way.
+Captured changes with a schema (10 KB): 57 us to parse the whole, 125 us with the depth check, 17 us this way.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Opener(Generic[P]):
 
     def _split(self, raw: bytes, at: int) -> tuple[Any, P] | None:
         prefix = raw[:at]
-        plan = self._met.get(prefix)
-        if plan is None:
+        if prefix in self._met:
+            plan = self._met[prefix]
+        else:
             try:
                 head = load(prefix + b"}", self._max_bytes, self._max_depth, self._what)
             except Bad:
