@@ -189,7 +189,7 @@ class Site:
         try:
             tps = [KafkaTopicPartition(topic, p) for p in range(self.partitions)]
             consumer.assign(tps)
-            ends = await consumer.end_offsets(tps)
+            ends = await self._ends(consumer, tps)
             found: list[Any] = []
             while any([await consumer.position(tp) < ends[tp] for tp in tps]):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
@@ -197,6 +197,20 @@ class Site:
         finally:
             await consumer.stop()
         return sorted(found, key=lambda r: (r.partition, r.offset))
+
+    async def _ends(self, consumer: Any, tps: list[Any]) -> Any:
+        """Ends for a committed reader, once no transaction is open: its markers come some ms after the commit returned."""
+        plain = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
+        await plain.start()
+        try:
+            for _ in range(60):
+                ends = await consumer.end_offsets(tps)
+                if ends == await plain.end_offsets(tps):
+                    break
+                await asyncio.sleep(0.05)
+        finally:
+            await plain.stop()
+        return ends
 
     async def read_receipts(self) -> dict[int, list[Receipt]]:
         """Receipts by partition, in order."""

@@ -113,8 +113,12 @@ async def send(producer: Any, records: Sequence[Outbound], partition: int, limit
     try:
         for topic, group in by_topic.items():
             await _send_topic(producer, topic, group, partition, limits.get(topic, DEFAULT_LIMIT), confirmed)
-    finally:
-        results = await asyncio.gather(*confirmed, return_exceptions=True)
+    except BaseException:
+        for future in confirmed:
+            # not waited for: of a producer that was discarded meanwhile they never come
+            future.add_done_callback(_seen)
+        raise
+    results = await asyncio.gather(*confirmed, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from schemas.errors import RecordTooLarge
 from tests.support.transport import Bounds, Echo, Site, make_site, running, until, where
 from topics.dev_broker import LocalBroker
-from topics.handover import Finished, Outbound
+from topics.handover import Finished, Outbound, TopicPartition
 from topics.progress import decode
 from topics.publish.contract import Promise
 
@@ -36,7 +37,7 @@ def expected(site: Site, counts: dict[int, int]) -> set[bytes]:
 
 def chained(receipts: dict[int, list[Any]]) -> bool:
     """No gap and no overlap between the receipts of each partition."""
-    return all(b.from_ == a.to and b.seq == a.seq + 1 for found in receipts.values() for a, b in zip(found, found[1:], strict=False))
+    return all(b.from_ == a.to and b.seq == a.seq + 1 for found in receipts.values() for a, b in pairwise(found))
 
 
 async def test_consume_finish_commit(broker: LocalBroker, tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ async def test_consume_finish_commit(broker: LocalBroker, tmp_path: Path) -> Non
         await until(lambda: app.runtime.stats.outcomes >= 600)
         assert app.runtime.stats.held_records == 0
         assert app.runtime.stats.held_bytes == 0
-        assert app.runtime.stats.lag() == {tp: 0 for tp in app.runtime.stats.owned}
+        assert app.runtime.stats.lag() == dict.fromkeys(app.runtime.stats.owned, 0)
     found = await origins(site)
     assert set(found) == expected(site, {0: 300, 1: 300})
     assert set(found.values()) == {1}
@@ -93,7 +94,8 @@ async def test_two_workers_share_and_hand_over(broker: LocalBroker, tmp_path: Pa
     one, two = Echo(site.out, delay=0.02), Echo(site.out, delay=0.02)
     async with running(site, one, promise(broker), tmp_path / "1", feed=site.feed(bounds=Bounds(records=32))) as a:
         await until(lambda: a.runtime.stats.outcomes >= 50)
-        async with running(site, two, promise(broker), tmp_path / "2", feed=site.feed(worker="w2", bounds=Bounds(records=32))) as b:
+        feed = site.feed(worker="w2", bounds=Bounds(records=32))
+        async with running(site, two, promise(broker), tmp_path / "2", feed=feed) as b:
             await until(lambda: len(b.runtime.stats.owned) == 2 and len(a.runtime.stats.owned) == 2, 40)
             await site.produce(400, first=400)
             await until(lambda: b.runtime.stats.outcomes >= 50, 40)
@@ -140,7 +142,7 @@ async def test_a_stalled_handler_pauses_reading(broker: LocalBroker, tmp_path: P
     handler = Echo(site.out, hold=lambda r: r.partition == 0)
     async with running(site, handler, promise(broker), tmp_path, feed=site.feed(bounds=Bounds(records=100))) as app:
         stats = app.runtime.stats
-        await until(lambda: stats.frontiers.get((site.source, 1)) == 1000)
+        await until(lambda: stats.frontiers.get(TopicPartition(site.source, 1)) == 1000)
         await asyncio.sleep(0.5)
         read = [o for p, o in handler.offered if p == 0]
         assert len(read) <= 150, "its share of 50, and what one fetch brings beyond"
@@ -149,7 +151,7 @@ async def test_a_stalled_handler_pauses_reading(broker: LocalBroker, tmp_path: P
         generation = app.consumer.generation()
         handler.hold = lambda r: False
         handler.let_go()
-        await until(lambda: stats.frontiers.get((site.source, 0)) == 1000)
+        await until(lambda: stats.frontiers.get(TopicPartition(site.source, 0)) == 1000)
         assert app.consumer.generation() == generation, "pausing does not cost the membership"
         assert max(len(handler.offered) - len(set(handler.offered)), 0) == 0
 
@@ -303,7 +305,7 @@ async def test_input_trimmed_under_a_paused_reader_is_told_too(kafka: LocalBroke
         await trim(site, 2990)
         handler.hold = lambda r: False
         handler.let_go()
-        await until(lambda: stats.frontiers[(site.source, 0)] == 3000)
+        await until(lambda: stats.frontiers[TopicPartition(site.source, 0)] == 3000)
     lost = [r for receipt in (await site.read_receipts())[0] for r in receipt.lost]
     answered = {int(at.rsplit(b"/", 1)[1]) for at in await origins(site)}
     assert answered | {o for first, end in lost for o in range(first, end)} == set(range(3000))
