@@ -68,12 +68,13 @@ class Worker:
     """The agents of one process. Build it inside the running loop, then `run`.
 
     `scorer_for` replaces how an agent's scorer is made (tests, benchmarks); `checkpoint` is called at the transport's named
-    points. `say` is told in a line what a person wants to know: which promise holds, what a drain left.
+    points, `wall_ms` is epoch milliseconds for the stamps of decisions. `say` is told in a line what a person wants to know: which promise holds, what a drain left.
     """
 
     def __init__(
         self, agents: Sequence[Agent], settings: Settings, *, say: Say, checkpoint: Checkpoint = no_checkpoint,
         scorer_for: Callable[[Agent], Scorer] | None = None, audit: bool = True,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:  # fmt: skip
         if not agents:
             raise ConfigError("starting a worker: no agent was chosen; headrace agents list names them")
@@ -83,6 +84,7 @@ class Worker:
         self._checkpoint = checkpoint
         self._scorer_for = scorer_for
         self._audit = audit
+        self._wall_ms = wall_ms
         self._config: KafkaConfig = kafka_config(settings)
         self._connection = {"bootstrap_servers": self._config.bootstrap, **self._config.aiokafka_kwargs()}
         self._side = SidePublisher(self._connection)
@@ -231,7 +233,7 @@ class Worker:
         judgements = names.judgements(agent.name) if self._audit else None
         pipeline = Pipeline(
             agent, Site(manifest=key, tenant=settings.tenant, run=settings.run), joins=joins, judgements=judgements,
-            dead_letters=names.dead_letters(agent.name), wall_ms=lambda: int(time.time() * 1000),
+            dead_letters=names.dead_letters(agent.name), wall_ms=self._wall_ms,
         )  # fmt: skip
         scorer = self._scorer_for(agent) if self._scorer_for is not None else self._scorer(agent, key)
         engine = Engine(
