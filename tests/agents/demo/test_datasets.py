@@ -20,6 +20,16 @@ def test_german_credit_is_whole_and_its_two_parts_share_no_row() -> None:
     assert 400 < len(credit.replay) < 600
 
 
+def test_no_column_of_german_credit_has_come_off_its_rows() -> None:
+    """Each column changes from row to row as often as unsorted data does; an edition with a sorted column is in wide use."""
+    credit = german_credit()
+    rows = sorted((*credit.replay, *credit.fit), key=lambda row: row.number)
+    for name in (field.name for field in fields(GermanRow) if field.name != "number"):
+        values = [getattr(row, name) for row in rows]
+        assert sum(before != after for before, after in pairwise(values)) > 60, name
+    assert [(row.sex, row.age) for row in rows[:4]] == [("male", 67), ("female", 22), ("male", 49), ("male", 45)]
+
+
 def test_milling_is_whole_and_its_two_parts_share_no_tool_life() -> None:
     """All 10,000 readings are read, each is in exactly one part, and 339 are failures, as the source says."""
     data = milling()
