@@ -35,6 +35,11 @@ class Settings(BaseSettings):
         description='Per topic, by logical name: physical name, encoding hints, partitions. '
         'Example: {"loan-applications": {"physical": "bank.public.loan_application", "decimals": {"amount": 2}}}.',
     )
+    agents: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says. "
+        'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
+    )
     group_prefix: str = Field(default="headrace", description="Consumer group of an agent is PREFIX.AGENT.")
     tenant: str = Field(default="default", description="Written into every decision.")
     run: str = Field(default="live", description='Part of every decision id: "live" unless a replay is asked for.')
@@ -54,7 +59,7 @@ class Settings(BaseSettings):
     rebalance_timeout: float | None = Field(
         default=None,
         description="Seconds that the group waits for a member that drains before it goes on without it. "
-        "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more. The embedded broker makes every join wait half of it.",
+        "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more. The embedded broker makes every join wait that long.",
     )
     commit_gap: float = Field(
         default=0.0, description="Least seconds between two commits of one partition: latency traded for fewer transactions."
