@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agents.demo.cdc_chain import missing_cdc_tools
 from tests.support import leaks
 from topics.dev_broker import ApacheKafka, EmbeddedBroker, LocalBroker, missing_java_tools
 
@@ -60,6 +62,21 @@ def java_tools(data_dir: Path) -> None:
     reason = missing_java_tools(data_dir)
     if reason is not None:
         lacking(reason)
+
+
+@pytest.fixture(scope="session")
+def cdc_tools(data_dir: Path) -> None:
+    """Skips (in CI: fails) the test with a plain reason where Java, Maven, PostgreSQL or psycopg is missing."""
+    reason = missing_cdc_tools(data_dir)
+    if reason is not None:
+        lacking(reason)
+
+
+@pytest.fixture(scope="session")
+def openssl() -> None:
+    """Skips (in CI: fails) the test where no certificates can be made."""
+    if shutil.which("openssl") is None:
+        lacking("making certificates needs the openssl command")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,6 @@ class Certificates:
     broker: Path
     client: Path
     client_key: Path
-
-
-def openssl() -> str | None:
-    """The openssl command, if there is one."""
-    return shutil.which("openssl")
 
 
 def _run(folder: Path, *arguments: str) -> None:

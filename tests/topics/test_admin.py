@@ -143,10 +143,8 @@ async def test_a_cluster_that_is_not_there_is_told() -> None:
 
 
 @pytest.fixture
-def secured(java_tools: None, data_dir: Any, tmp_path: Any) -> Iterator[secure.SecureKafka]:
+def secured(java_tools: None, openssl: None, data_dir: Any, tmp_path: Any) -> Iterator[secure.SecureKafka]:
     """An Apache Kafka where alice may do nothing."""
-    if secure.openssl() is None:
-        pytest.skip("making certificates needs the openssl command")
     with secure.SecureKafka(data_dir, secure.certificates(tmp_path)) as broker:
         yield broker
 

@@ -107,10 +107,8 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def certs(tmp_path_factory: pytest.TempPathFactory) -> secure.Certificates:
+def certs(openssl: None, tmp_path_factory: pytest.TempPathFactory) -> secure.Certificates:
     """Certificates of this run."""
-    if secure.openssl() is None:
-        pytest.skip("making certificates needs the openssl command")
     return secure.certificates(tmp_path_factory.mktemp("certificates"))
 
 
