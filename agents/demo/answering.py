@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from models.sandbox import MODEL as SANDBOX_MODEL
 from models.sandbox import Sandbox, SandboxConfig
 from schemas.errors import ConfigError
 
+_PATIENCE = {name: {"deadline": "120s", "batch_size": 4, "in_flight": 2} for name in ("credit-risk", "product-quality")}
+"""A small model on two cores takes some eight seconds for eight records; the agents' own deadlines are meant for a service."""
 Who = Literal["sandbox", "local", "configured", "scorecard"]
 
 
@@ -40,7 +43,8 @@ async def answering(who: Who, settings: Settings, latency: str) -> AsyncIterator
         yield Answering({}, "none; each agent's own scorecard answers", ("agents.demo.scorecards",))
     elif who == "local":
         async with LocalModel() as local:
-            yield Answering(_endpoint(local.base_url, LOCAL_MODEL), f"{LOCAL_MODEL}, a real small model, on this machine")
+            env = {**_endpoint(local.base_url, LOCAL_MODEL), "HEADRACE_AGENTS": json.dumps(_PATIENCE)}
+            yield Answering(env, f"{LOCAL_MODEL}, a real small model, on this machine")
     else:
         async with Sandbox(SandboxConfig(latency=latency)) as sandbox:
             yield Answering(_endpoint(sandbox.base_url, SANDBOX_MODEL), f"the sandbox (no model; {latency} an answer)")

@@ -28,7 +28,7 @@ from agents.engine.metrics import AgentCollector, EngineSource, TransportSource
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
-from agents.engine.topology import own_topics, placed
+from agents.engine.topology import own_topics, placed, tuned
 from agents.engine.verdicts import Site
 from agents.settings import Settings
 from models.contract import Ask, Scorer
@@ -68,7 +68,8 @@ class Worker:
     """The agents of one process. Build it inside the running loop, then `run`.
 
     `scorer_for` replaces how an agent's scorer is made (tests, benchmarks); `checkpoint` is called at the transport's named
-    points, `wall_ms` is epoch milliseconds for the stamps of decisions. `say` is told in a line what a person wants to know: which promise holds, what a drain left.
+    points, `wall_ms` gives epoch milliseconds for the stamps of decisions. `say` is told in a line what a person wants to
+    know: which promise holds, what a drain left.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class Worker:
 
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
-        agent = placed(agent, registry)
+        agent = placed(tuned(agent, settings), registry)
         asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
         manifest = manifest_of(agent, model=settings.model_name if asks else None)
         key = manifest.hash()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import click
-import typer.main
-from agents.cli.main import app
-
+from agents.cli.main import COMMANDS
 from agents.engine.metrics import DEFINITIONS
 from agents.settings import Settings
 
@@ -42,31 +40,29 @@ def metrics_page() -> str:
 
 def commands_page() -> str:
     """docs/commands.md: every command with its arguments and options, as `--help` has them."""
-    root = typer.main.get_command(app)
     lines = ["# Commands\n", MADE]
-    for path, command in _walk(root, "headrace"):
-        if isinstance(command, click.Group):
-            continue
-        lines.append(f"## `{path}`\n")
-        lines.append((command.help or "").replace("\f", "").strip() + "\n")
-        rows = [_parameter(p) for p in command.params if p.name != "help"]
-        if rows:
-            lines += ["| argument or option | meaning |", "| --- | --- |", *rows, ""]
+    for name, entry in COMMANDS.items():
+        for path, command in _walk(entry.load(name), f"headrace {name}"):
+            lines.append(f"## `{path}`\n")
+            lines.append((command.help or "").replace("\f", "").strip() + "\n")
+            rows = [_parameter(p) for p in command.params if p.name != "help"]
+            if rows:
+                lines += ["| argument or option | meaning |", "| --- | --- |", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            if found is not None and not found.hidden:
-                yield from _walk(found, f"{path} {name}")
+def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name, found in inner.items():
+        yield from _walk(found, f"{path} {name}")
 
 
-def _parameter(parameter: click.Parameter) -> str:
-    shown = ", ".join(parameter.opts) if isinstance(parameter, click.Option) else (parameter.name or "").upper()
+def _parameter(parameter: Any) -> str:
+    options = [o for o in parameter.opts if o.startswith("-")]
+    shown = ", ".join(options) if options else (parameter.name or "").upper()
     return f"| `{shown}` | {_cell(getattr(parameter, 'help', None) or '')} |"
 
 
