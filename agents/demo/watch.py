@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.demo.ledger import Arrived
 from schemas.errors import TopicError
+from topics.ends import end_offsets
 
 Take = Callable[[Arrived, float], object]
 
@@ -37,7 +38,7 @@ class Watch:
         await self._consumer.start()
         # Assigned are all of them first: that is what makes the consumer learn where their leaders are.
         self._consumer.assign(places)
-        ends = await self._consumer.end_offsets(places)
+        ends = await end_offsets(self._connection, places)
         self.ends = {(place.topic, place.partition): end for place, end in ends.items()}
         self._consumer.assign([place for place in places if place.topic in self._topics])
         for place in self._consumer.assignment():

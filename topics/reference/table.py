@@ -26,6 +26,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RecordTooLargeErr
 from schemas.errors import BrokerError, TopicError
 from schemas.receipt import Position
 from topics.decode import decoder
+from topics.ends import end_offsets
 from topics.reference.contents import Contents, Decode
 from topics.reference.described import DAY_MS, describe
 from topics.reference.rows import StoredRow
@@ -198,7 +199,7 @@ class ReferenceTable:
 
     async def _open(self, store: Store, tps: list[TopicPartition]) -> None:
         assert self._consumer is not None
-        ends = await self._consumer.end_offsets(tps)
+        ends = await end_offsets(self._connection, tps)
         starts = await self._consumer.beginning_offsets(tps)
         self._ends = {tp.partition: end for tp, end in ends.items()}
         log_starts = {tp.partition: start for tp, start in starts.items()}
@@ -282,7 +283,7 @@ class ReferenceTable:
             try:
                 tps, self._retention_ms = await describe(self.spec.topic, self._connection)
                 starts = await self._consumer.beginning_offsets(tps)
-                ends = await self._consumer.end_offsets(tps)
+                ends = await end_offsets(self._connection, tps)
                 break
             except (KafkaError, TopicError) as error:  # a topic that is gone may come back; until then the store answers
                 log.warning("reading reference %s: %r; trying again", self.spec.topic, error)

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import OutcomeUnknown
 from schemas.receipt import Receipt
+from topics.ends import end_offsets
 from topics.handover import TopicPartition
 from topics.record import RawRecord
 
@@ -82,7 +83,7 @@ async def last_receipt(connection: Mapping[str, Any], receipts: str, source: Top
     async with _reader(connection, tp) as consumer:
         kafka_tp = KafkaTopicPartition(*tp)
         begin = (await consumer.beginning_offsets([kafka_tp]))[kafka_tp]
-        end = (await consumer.end_offsets([kafka_tp]))[kafka_tp]
+        end = (await end_offsets(connection, [kafka_tp]))[kafka_tp]
         key = receipt_key(source)
         for step in _TAIL_STEPS:
             found: Receipt | None = None

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerError, TopicError
 from schemas.identity import input_hash
+from topics.ends import end_offsets
 from topics.progress import decode as decode_mark
 from topics.verify import parse
 from topics.verify.facts import Account, Edges, Offender, OrderKind, Outcome, Scope
@@ -58,15 +59,14 @@ async def verify_agent(client: Mapping[str, Any], target: Target, *, progress: P
     reader = AIOKafkaConsumer(
         isolation_level="read_committed", fetch_max_wait_ms=50, max_partition_fetch_bytes=4 << 20, **shared
     )
-    edge = AIOKafkaConsumer(isolation_level="read_uncommitted", **shared)
     group = AIOKafkaConsumer(group_id=target.group, **shared)
     started: list[AIOKafkaConsumer] = []
     try:
-        for consumer in (reader, edge, group):
+        for consumer in (reader, group):
             started.append(consumer)
             await consumer.start()
         found = await shapes(client, [target.source, target.decisions, target.dead_letters, target.receipts])
-        return await _Reading(target, reader, edge, group, found, progress or _quiet).run()
+        return await _Reading(target, client, reader, group, found, progress or _quiet).run()
     except KafkaError as error:
         raise BrokerError(f"verifying agent {target.agent}: {error!r}") from error
     finally:
@@ -117,12 +117,12 @@ def _quiet(topic: str, partition: int, records: int) -> None:
 
 class _Reading:
     def __init__(
-        self, target: Target, reader: AIOKafkaConsumer, edge: AIOKafkaConsumer, group: AIOKafkaConsumer,
+        self, target: Target, client: Mapping[str, Any], reader: AIOKafkaConsumer, group: AIOKafkaConsumer,
         shapes: Mapping[str, Shape], progress: Progress,
     ) -> None:  # fmt: skip
         self.target = target
         self.reader = reader
-        self.edge = edge
+        self.client = client
         self.group = group
         self.shapes = shapes
         self.progress = progress
@@ -234,10 +234,10 @@ class _Reading:
         if not tps:
             return {}
         loop = asyncio.get_running_loop()
-        wanted = await self.edge.end_offsets(tps)
+        wanted = await end_offsets(self.client, tps, isolation="read_uncommitted")
         limit = loop.time() + SETTLE_SECONDS
         while True:
-            stable: Ends = dict(await self.reader.end_offsets(tps))
+            stable = await end_offsets(self.client, tps)
             hidden = sum(wanted[tp] > stable[tp] for tp in tps)
             if not hidden:
                 return stable
