@@ -54,12 +54,16 @@ class Settings(BaseSettings):
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
     model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
 
-    session_timeout: float = Field(default=30.0, description="Seconds without heartbeat after which the group drops a worker.")
+    session_timeout: float = Field(
+        default=30.0,
+        description="Seconds without heartbeat after which the group drops a worker. "
+        "The embedded broker makes a join wait half of it.",
+    )
     drain_timeout: float = Field(default=20.0, description="Seconds that a stop or a rebalance waits for calls in flight.")
     rebalance_timeout: float | None = Field(
         default=None,
         description="Seconds that the group waits for a member that drains before it goes on without it. "
-        "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more. The embedded broker makes every join wait that long.",
+        "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more.",
     )
     commit_gap: float = Field(
         default=0.0, description="Least seconds between two commits of one partition: latency traded for fewer transactions."
