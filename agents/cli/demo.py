@@ -13,6 +13,7 @@ from agents.demo.answering import Who
 from agents.demo.run import LATENCY, Options, run
 from agents.settings import Settings
 
+INTERRUPTED = 130
 _WIDTH = 110
 """Columns where the output is no terminal: a pipe has no width, and 80 would break the tables."""
 
@@ -47,5 +48,5 @@ def demo(
         status = asyncio.run(run(options, Settings(), out, err))
     except (KeyboardInterrupt, asyncio.CancelledError):
         err.print("stopped; everything that was started has ended")
-        raise typer.Exit(0 if keep else 130) from None
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(status)

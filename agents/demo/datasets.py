@@ -67,7 +67,7 @@ class GermanRow:
     @property
     def age_band(self) -> str:
         """The band that approval rates are measured by: protected, for measuring groups only."""
-        return "under 25" if self.age < 25 else "25 to 34" if self.age < 35 else "35 to 49" if self.age < 50 else "50 and over"
+        return "18 to 24" if self.age < 25 else "25 to 34" if self.age < 35 else "35 to 49" if self.age < 50 else "50 and over"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from agents.cli.output import emit_json
 from agents.cli.topics import follows
 from agents.cli.verify import verify_all
 from agents.demo.answering import Answering, Who, answering
@@ -107,8 +108,7 @@ async def run(options: Options, settings: Settings, out: Console, err: Console) 
         report = await _replay(stage, model, out, err)
         show(report, out)
         if options.as_json:
-            out.file.write(json.dumps(report.as_json()) + "\n")
-            out.file.flush()
+            emit_json(report.as_json())
         if options.keep:
             await _keep(stage, err)
     return 0 if report.ok() else 1
@@ -150,7 +150,8 @@ async def _replay(stage: Stage, model: Answering, out: Console, err: Console) ->
         ledger = Ledger(channels, watch.ends)
         partitions = {c.agent: sum(1 for topic, _ in watch.ends if topic == c.source) for c in channels}
         worker = WorkerProcess(model.module, partitions, _worker_env(stage, model), stage.folder / "worker.log")
-        stack.callback(worker.kill)
+        # However this ends, the worker does too; on a Kafka of somebody's own it may leave its groups in good order first.
+        stack.push_async_callback(worker.stop, 0.0 if stage.options.kafka is None else 5.0)
         worker.start()
         places = {spec.name: spec.topic for spec in stage.registry}
         replay = await stack.enter_async_context(Replay(stage.connection, places, ledger.note))
@@ -285,7 +286,7 @@ def _show_examples(ledger: Ledger, out: Console) -> None:
 
 
 async def _keep(stage: Stage, err: Console) -> None:
-    """Leave the broker and its topics running until Ctrl-C, and say how to look at them."""
+    """Leave the broker and its topics running until Ctrl-C or SIGTERM, and say how to look at them."""
     if stage.options.kafka is not None:
         err.print("The topics stay on your Kafka.")
         return
@@ -293,4 +294,10 @@ async def _keep(stage: Stage, err: Console) -> None:
     err.print(f"  export HEADRACE_KAFKA={stage.settings.kafka}\n  headrace verify\n  headrace topics plan", highlight=False)
     for spec in stage.registry:
         err.print(f"  {spec.topic}: {spec.description or spec.kind}", markup=False, highlight=False)
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        # Being stopped is how this is meant to end: the demo's own status stands.
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()

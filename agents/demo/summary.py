@@ -17,6 +17,8 @@ from agents.demo.datasets import CREDIT_CITATION, MILLING_CITATION
 from agents.demo.ledger import Account, Ledger, Seen
 from agents.demo.metrics import Auc, Share, quantile
 
+_FEWEST = 5
+"""Fewer of a class than this rank by luck; no figure is better than one that nobody may rely on."""
 MODEL_NOTES = {
     "sandbox": "The sandbox scores with its own open rules. These figures prove the plumbing, not a model.",
     "local": "A model of 135 million parameters answered. That proves that a real model fits in, not that this one can judge.",
@@ -194,7 +196,7 @@ def _share(found: Share) -> str:
 
 
 def _auc(found: Auc) -> str:
-    if found.value is None:
+    if found.value is None or min(found.positives, found.negatives) < _FEWEST:
         return f"too few ({found.positives} against {found.negatives})"
     return f"{found.value:.2f} ± {found.error or 0:.2f} ({found.positives} against {found.negatives})"
 
