@@ -167,7 +167,7 @@ async def _play(options: Options, settings: Settings, chain: Chain, db: Database
         _say(err, f"Starting headrace worker {AGENT}; model: {model.says} ...")
         env = {**worker_env(settings), **model.env}
         worker = WorkerProcess(model.module, {AGENT: partitions}, env, chain.folder / "worker.log")
-        stack.callback(worker.kill)
+        stack.push_async_callback(worker.stop, 0.0)  # unless it has drained by then
         worker.start()
         await worker.ready()
         decisions = registry_for(agents, settings)[agents[0].writes.name].topic

@@ -48,7 +48,7 @@ def settle(look: dict[int, str], expected: Collection[int], seconds: float = 2.0
     left = {pid: command for pid, command in look.items() if pid not in expected}
     while left and time.monotonic() < deadline:
         time.sleep(0.05)
-        left = {pid: command for pid, command in left.items() if _command(pid) == command}
+        left = {pid: command for pid, command in left.items() if _command(pid)}
     return left
 
 
@@ -56,6 +56,11 @@ def _command(pid: int) -> str:
     """The command line, or "" for a process that has ended, waits to be reaped, or is a helper of Python's own."""
     try:
         text = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        state = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
+    if state in "ZX":
+        return ""
+    # While a program is being loaded its process has no command line yet.
+    text = text or "(a program that is just starting)"
     return "" if any(name in text for name in OURS) else text

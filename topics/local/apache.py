@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 from schemas.errors import BrokerError, ConfigError
 from topics.local.jars import Say, gather, java, missing_java_tools, silent
@@ -66,6 +68,7 @@ class ApacheKafka:
         self._java_options = tuple(java_options)
         self._say = say
         self._child: Child | None = None
+        self._lock: IO[str] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -95,7 +98,9 @@ class ApacheKafka:
         if self._folder is None:
             parent = self._data_dir / "brokers"
             parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(parent)
             self._folder = Path(tempfile.mkdtemp(prefix="kafka-", dir=parent))
+            self._lock = hold(self._folder)
         return self._folder
 
     @property
@@ -151,6 +156,9 @@ class ApacheKafka:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         self.port, self._controller = self._port or 0, 0
 
     def _choose_ports(self) -> None:
@@ -242,6 +250,21 @@ class ApacheKafka:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.close)
+
+
+def hold(folder: Path) -> IO[str]:
+    """Mark a folder as in use, for as long as the file is open; that is at most as long as this process lives."""
+    lock = (folder / "in-use").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders of processes that ended without doing so themselves: nobody holds those any more."""
+    for mark in parent.glob("kafka-*/in-use"):
+        with contextlib.suppress(OSError), mark.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from schemas.errors import BrokerError, ConfigError
 from tests.support.kafka import create_topic, produce, read_all
 from topics.dev_broker import ApacheKafka, EmbeddedBroker, LocalBroker
+from topics.local.apache import hold, remove_abandoned
 from topics.local.process import listening
 
 
@@ -90,3 +91,14 @@ def test_apache_kafka_says_why_it_does_not_start(java_tools: None, data_dir: Pat
     with pytest.raises(BrokerError, match=r"num\.io\.threads"):
         broker.start()
     broker.close()
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """A folder that a living broker holds stays; one that nobody holds any more goes."""
+    held, abandoned = tmp_path / "kafka-held", tmp_path / "kafka-abandoned"
+    for folder in (held, abandoned):
+        (folder / "storage").mkdir(parents=True)
+    hold(abandoned).close()
+    with hold(held):
+        remove_abandoned(tmp_path)
+        assert [folder.name for folder in tmp_path.iterdir()] == ["kafka-held"]
