@@ -261,7 +261,7 @@ def _plan(stage: Stage, credit: Credit, data: Milling) -> Plan:
 
 def _worker_env(stage: Stage, model: Answering) -> dict[str, str]:
     """The worker's HEADRACE_*, beside those it inherits."""
-    quick = {"HEADRACE_SESSION_TIMEOUT": "4"} if stage.options.kafka is None else {}
+    quick = {"HEADRACE_SESSION_TIMEOUT": "2"} if stage.options.kafka is None else {}
     return {
         **quick,  # the embedded broker makes a join wait half the session timeout
         "HEADRACE_KAFKA": stage.settings.kafka,
