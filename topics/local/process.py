@@ -19,6 +19,9 @@ WATCH = 'trap "" INT TERM HUP; read -r pid; read -r never; kill -s KILL -- "-$pi
 a signal handler can not see; and unlike Linux's parent-death signal it does not end the child together with the thread that
 happened to start it."""
 
+HOLD = 'read -r go || exit 1; exec "$0" "$@" </dev/null'
+"""What the child runs first: it waits until its watcher is there. Were we killed between starting the two, it would end here."""
+
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on.
@@ -65,8 +68,8 @@ class Child:
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                list(command),
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", HOLD, *command],
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=cwd,
@@ -86,6 +89,10 @@ class Child:
         assert self._watcher.stdin is not None
         self._watcher.stdin.write(f"{self.pid}\n".encode())
         self._watcher.stdin.flush()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it was killed already; whoever asks will see that
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.close()
 
     @property
     def pid(self) -> int:

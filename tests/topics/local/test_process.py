@@ -50,6 +50,37 @@ def test_child_ends_when_its_parent_is_killed(tmp_path: Path, how: signal.Signal
         assert all(_gone(pid) for pid in pids)
 
 
+IN_BETWEEN = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from topics.local import process
+start = subprocess.Popen
+def killed_in_between(command, **options):
+    if process.WATCH in command:
+        os.kill(os.getpid(), signal.SIGKILL)
+    child = start(command, **options)
+    print(child.pid, flush=True)
+    return child
+subprocess.Popen = killed_in_between
+process.Child("sleeper", ["sleep", "600"], log=Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_child_ends_when_its_parent_is_killed_before_the_watcher_is_there(tmp_path: Path) -> None:
+    """There is no moment at which a SIGKILL of the parent leaves the server behind."""
+    ran = subprocess.run([sys.executable, "-c", IN_BETWEEN, str(tmp_path / "log")], stdout=subprocess.PIPE, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    assert _gone(int(ran.stdout))
+
+
+def test_a_program_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    """The error names what can not be run."""
+    child = Child("nothing", [str(tmp_path / "no-such-program")], log=tmp_path / "log")
+    with pytest.raises(BrokerError, match="no-such-program"):
+        child.wait_ready(lambda: False, 5)
+
+
 def test_stop_ends_a_process_that_ignores_sigterm(tmp_path: Path) -> None:
     """A server that does not answer SIGTERM within the limit is killed, and stopping twice is safe."""
     child = Child("stubborn", ["sh", "-c", 'trap "" TERM; echo up; while :; do sleep 0.1; done'], log=tmp_path / "log")
