@@ -4,7 +4,8 @@ Pure: no clock, no broker. Offsets of a log have gaps (compaction, transaction m
 from itself up to the next record of its list, the first one also those before it: the covers of all records read partition
 the offset line. The frontier is the offset below which everything is done; it only moves forward.
 
-The metadata is `1.SEQ.RUNS.CRC`: the commit's sequence number in hex, the done ranges above the frontier as varints
+The metadata is `1.SEQ.RUNS.CRC`: the commit's sequence number in 12 hex digits (a fixed width, or one more digit
+could make a text too long that only the next commit can shorten), the done ranges above the frontier as varints
 (gap, length, gap, length ...) in URL-safe base64, and a CRC-32 in hex over the frontier and both. The CRC ties the text to its
 offset: an offset that a person moved with a tool carries no done ranges.
 """
@@ -43,7 +44,7 @@ def encode(frontier: int, seq: int, done: Iterable[Range]) -> str:
                 number >>= 7
             raw.append(number)
         at = end
-    body = f"{seq:x}.{urlsafe_b64encode(raw).decode().rstrip('=')}"
+    body = f"{seq:012x}.{urlsafe_b64encode(raw).decode().rstrip('=')}"
     return f"1.{body}.{_crc(frontier, body)}"
 
 
@@ -145,10 +146,11 @@ class Span:
 
     def done(self) -> Iterable[Range]:
         """Ranges that are done, in order."""
-        if not self.left:
-            yield self.begin, self.end
-            return
-        flags, offsets = self.flags, self.offsets
+        return self.runs(self.flags) if self.left else ((self.begin, self.end),)
+
+    def runs(self, flags: bytearray) -> Iterable[Range]:
+        """The offsets that the records marked 1 in `flags` stand for, as ranges in order."""
+        offsets = self.offsets
         index = flags.find(1)
         while index >= 0:
             until = flags.find(0, index)
@@ -179,7 +181,13 @@ class Commit(Generic[S, T]):
 
     def closed(self) -> list[Range]:
         """The ranges whose outcome is in this commit; neither inherited ones nor lost ones."""
-        return merge(span.cover(index) for span, index, _ in self.items)
+        flags: dict[int, tuple[S, bytearray]] = {}
+        for span, index, _ in self.items:
+            found = flags.get(id(span))
+            if found is None:
+                found = flags[id(span)] = span, bytearray(len(span.offsets))
+            found[1][index] = 1
+        return merge(run for span, marked in flags.values() for run in span.runs(marked))
 
 
 class Progress(Generic[S, T]):
@@ -254,6 +262,9 @@ class Progress(Generic[S, T]):
         the range that the frontier is about to swallow or one that is there already.
         """
         commit = self._commit
+        if len(self._waiting) > most:
+            # the lowest first: those held back for the metadata's sake go only once the ones below them went
+            self._waiting.sort(key=_offset)
         new, self._waiting = self._waiting[:most], self._waiting[most:]
         self._mark(new, 1)
         frontier, runs = self._ranges()
@@ -261,7 +272,7 @@ class Progress(Generic[S, T]):
         metadata = encode(frontier, seq, runs)
         if len(metadata) > limit:
             self._mark(new, 0)
-            new.sort(key=lambda item: item[0].offsets[item[1]])
+            new.sort(key=_offset)
             fits = self._most(new, seq, limit)
             self._waiting = new[fits:] + self._waiting
             self.held_back += len(new) - fits
@@ -330,6 +341,10 @@ class Progress(Generic[S, T]):
         while self.spans and not self.spans[0].left and self.spans[0].end <= self.frontier:
             released.append(self.spans.popleft())
         return released
+
+
+def _offset(item: Item[S, T]) -> int:
+    return item[0].offsets[item[1]]
 
 
 def _largest(upper: int, ok: Callable[[int], bool]) -> int:

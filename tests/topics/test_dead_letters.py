@@ -1,0 +1,60 @@
+"""Dead letters: byte for byte where they fit, a head with coordinates where they do not."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.dead_letter import DeadLetter, Fault
+from schemas.identity import input_hash
+from topics.dead_letters import dead_letter
+from topics.handover import Outbound
+from topics.publish.sizes import check
+from topics.record import Raw
+
+FAULT = Fault("decode", "not-json", "line 1", "amount")
+
+
+def letter(record: Raw, max_bytes: int) -> Outbound:
+    """The dead letter of a record on a topic that takes so many bytes."""
+    return dead_letter(
+        record, fault=FAULT, agent="a", version=1, id="i", part=0, parts=1, input_hash=input_hash(record.value), at=0,
+        topic="dlq", max_bytes=max_bytes,
+    )  # fmt: skip
+
+
+def told(out: Outbound) -> DeadLetter:
+    """What its headers say; the last of a name is ours."""
+    said = {name.removeprefix("headrace_"): value.decode() for name, value in out.headers if name.startswith("headrace_")}
+    said["schema_"] = said.pop("schema")
+    return DeadLetter.model_validate(said)
+
+
+@given(
+    st.none() | st.binary(max_size=3000),
+    st.none() | st.binary(max_size=3000),
+    st.lists(st.tuples(st.text(max_size=30), st.binary(max_size=300)), max_size=8),
+    st.integers(1500, 8000),
+)
+def test_it_always_fits_and_says_what_the_whole_was(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], max_bytes: int
+) -> None:
+    """Whatever the record: within the limit, whole or with the head of its value, and always with hash and coordinates."""
+    record = Raw("src", value, key, tuple(headers), partition=3, offset=9, timestamp=5)
+    out = letter(record, max_bytes)
+    check((out,), {"dlq": max_bytes})
+    said = told(out)
+    assert (said.topic, said.partition, said.offset, said.input_hash) == ("src", 3, 9, input_hash(value))
+    assert (said.reason, said.field, said.value_bytes) == ("not-json", "amount", len(value or b""))
+    if said.truncated:
+        assert out.value is None if value is None else (value.startswith(out.value or b""))
+    else:
+        assert (out.key, out.value) == (key, value)
+        assert out.headers[: len(headers)] == tuple(headers)
+
+
+def test_a_record_that_claims_our_headers_does_not_hide_ours() -> None:
+    """Headers named like ours stay as they came, and ours come after them."""
+    out = letter(Raw("src", b"v", headers=(("headrace_offset", b"7"),), offset=9), 100_000)
+    assert out.headers[0] == ("headrace_offset", b"7")
+    assert told(out).offset == 9
