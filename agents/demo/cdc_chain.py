@@ -21,7 +21,7 @@ from schemas.errors import BrokerError, ConfigError
 from topics.dev_broker import ApacheKafka, free_port
 from topics.local.apache import LOGGING, write_private
 from topics.local.jars import Bundle, Say, gather, java, missing_java_tools, silent
-from topics.local.process import Child
+from topics.local.process import Child, to_end
 
 BUNDLES: tuple[Bundle, ...] = ("broker", "connect", "debezium-postgres")
 PREFIX = "bank"
@@ -271,7 +271,7 @@ class Chain:
     async def capture(self, tables: tuple[str, ...]) -> None:
         """Start Kafka Connect with Debezium on these tables; the rows that are in them come first, as a snapshot."""
         self.say("Starting Kafka Connect with Debezium ...")
-        await asyncio.to_thread(self.connect.start, self.kafka.bootstrap, self.postgres, tables)
+        await to_end(self.connect.start, self.kafka.bootstrap, self.postgres, tables)
 
     async def __aenter__(self) -> Self:
         lack = missing_cdc_tools(self._data_dir)
@@ -280,12 +280,10 @@ class Chain:
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-cdc-"))
         self.connect = Connect(self._data_dir, self.folder, say=self.say)
         try:
-            await asyncio.to_thread(self.connect.gather)
+            await to_end(self.connect.gather)
             self.say("Starting PostgreSQL and Apache Kafka ...")
             # Both to their end, also when one fails: what has started must be there to be stopped.
-            both = await asyncio.gather(
-                asyncio.to_thread(self.postgres.start), asyncio.to_thread(self.kafka.start), return_exceptions=True
-            )
+            both = await asyncio.gather(to_end(self.postgres.start), to_end(self.kafka.start), return_exceptions=True)
             for failed in both:
                 if isinstance(failed, BaseException):
                     raise failed
@@ -299,6 +297,6 @@ class Chain:
 
     async def _stop(self) -> None:
         """Against the stream, so that none of them complains about the one before it."""
-        await asyncio.to_thread(self.connect.stop)
-        await asyncio.gather(asyncio.to_thread(self.postgres.stop), asyncio.to_thread(self.kafka.close))
+        await to_end(self.connect.stop)
+        await asyncio.gather(to_end(self.postgres.stop), to_end(self.kafka.close))
         shutil.rmtree(self.folder, ignore_errors=True)

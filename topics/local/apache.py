@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -15,7 +14,7 @@ from typing import IO, Literal, Self
 
 from schemas.errors import BrokerError, ConfigError
 from topics.local.jars import Say, gather, java, missing_java_tools, silent
-from topics.local.process import Child, free_port
+from topics.local.process import Child, free_port, to_end
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 READY = "Kafka Server started"
@@ -238,18 +237,26 @@ class ApacheKafka:
         self._child = child
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        try:
+            await to_end(self.start)
+        except BaseException:
+            await to_end(self.close)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        await to_end(self.close)
 
 
 def hold(folder: Path) -> IO[str]:

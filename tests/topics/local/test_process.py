@@ -1,5 +1,6 @@
 """Child processes: they end with their parent however it ends, and a failing start says why."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from schemas.errors import BrokerError
 from tests.support import leaks
-from topics.local.process import Child, free_port, listening
+from topics.local.process import Child, free_port, listening, to_end
 
 PARENT = """
 import sys, time
@@ -136,3 +137,32 @@ def test_a_leaked_process_is_found_whoever_its_parent_is_now(tmp_path: Path) -> 
         child.kill()
     ended = {orphan, *child.pids}
     assert not leaks.settle({p: c for p, c in leaks.descendants().items() if p in ended}, expected=())
+
+
+async def test_a_cancelled_start_ends_before_the_cancellation_is_raised() -> None:
+    """What a blocking call sets up is there by the time the caller can clean it up, also after a second cancellation."""
+    steps: list[str] = []
+
+    def start() -> None:
+        steps.append("begun")
+        time.sleep(0.3)
+        steps.append("started")
+
+    task = asyncio.create_task(to_end(start))
+    for _ in range(2):
+        await asyncio.sleep(0.1)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["begun", "started"]
+
+
+async def test_what_a_blocking_call_raises_is_raised() -> None:
+    """A failure passes through, and so does a result."""
+
+    def fail() -> None:
+        raise BrokerError("no")
+
+    with pytest.raises(BrokerError, match="no"):
+        await to_end(fail)
+    assert await to_end(len, "four") == 4
