@@ -1,4 +1,4 @@
-"""For Faust's own command line: `HEADRACE_FAUST_AGENT=credit-risk faust -A agents.engine.app worker -l warning` runs one agent.
+"""For Faust's own command line: `HEADRACE_FAUST_AGENT=credit-risk faust -A agents.engine.app worker -l warn` runs one agent.
 
 `headrace worker` is the usual way (several agents, draining, metrics). Nothing is built when this module is imported: Faust
 asks for `app`, and then it is made, once.

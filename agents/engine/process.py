@@ -183,7 +183,7 @@ class Worker:
             async def on_stop(self) -> None:
                 await worker._end()
 
-        only.app.add_runtime_dependency(Beside(loop=only.app.loop, beacon=only.app.beacon))
+        only.app.add_dependency(Beside(loop=only.app.loop, beacon=only.app.beacon))
         return only.app
 
     @contextlib.contextmanager
