@@ -24,12 +24,14 @@ Who = Literal["sandbox", "local", "configured", "scorecard"]
 class Answering:
     """The worker's settings for it, and a line for a person. Secrets are in neither: the worker inherits them.
 
-    `module` is what the worker process runs with `python -m`.
+    `module` is what the worker process runs with `python -m`. After so many seconds of `patience` without any news nothing
+    more is expected: longer than an agent waits for an answer.
     """
 
     env: Mapping[str, str]
     says: str
     module: tuple[str, ...] = ("agents.cli.main", "worker")
+    patience: float = 45.0
 
 
 @asynccontextmanager
@@ -44,7 +46,7 @@ async def answering(who: Who, settings: Settings, latency: str) -> AsyncIterator
     elif who == "local":
         async with LocalModel() as local:
             env = {**_endpoint(local.base_url, LOCAL_MODEL), "HEADRACE_AGENTS": json.dumps(_PATIENCE)}
-            yield Answering(env, f"{LOCAL_MODEL}, a real small model, on this machine")
+            yield Answering(env, f"{LOCAL_MODEL}, a real small model, on this machine", patience=150.0)
     else:
         async with Sandbox(SandboxConfig(latency=latency)) as sandbox:
             yield Answering(_endpoint(sandbox.base_url, SANDBOX_MODEL), f"the sandbox (no model; {latency} an answer)")

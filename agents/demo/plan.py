@@ -49,7 +49,7 @@ def build(credit: Credit, data: Milling, records: int, *, rate: float, start_ms:
     journal = Journal(lsn=start_ms, transaction=start_ms // 1000)
     streams = (
         loans(credit.replay, half, journal, at_ms=start_ms, first_id=first_id),
-        readings(data.replay, records - half, end_ms=start_ms + int(seconds * 1000)),
+        readings(data.replay, records - half, start_ms=start_ms, seconds=seconds),
     )
     timed: list[tuple[float, Draft]] = []
     for stream, many in zip(streams, (half, records - half), strict=True):

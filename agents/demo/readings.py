@@ -19,7 +19,7 @@ from agents.product_quality import MACHINE_READINGS
 from schemas.wire import rfc3339
 
 STEP_MS = 30_000
-"""Event time between two readings of one machine."""
+"""Event time between two readings of one machine, at least."""
 FAULTS = ("truncated", "not-a-number", "clock-of-1970", "wrong-type", "clock-of-2099")
 _READINGS_A_MACHINE = 1_000
 """More machines rather than a longer day: readings older than a day are refused."""
@@ -47,11 +47,17 @@ def measured(row: MillingRow) -> dict[str, Any]:
     }
 
 
-def readings(lives: Sequence[ToolLife], count: int, *, end_ms: int) -> Iterator[list[Draft]]:
-    """`count` records of machine readings in order; the last turn of all machines is at `end_ms`, each a little apart."""
+def readings(lives: Sequence[ToolLife], count: int, *, start_ms: int, seconds: float) -> Iterator[list[Draft]]:
+    """`count` records of machine readings in order, to be sent evenly over `seconds` from `start_ms` on.
+
+    The last turn of all machines ends when the sending does, each machine a little apart; earlier turns lie `STEP_MS` back,
+    or as much as they are sent apart where that is more: no reading is sent before it was taken.
+    """
     broken = broken_places(count, FAULTS)
     many = machines(count)
     turns = math.ceil(count / many)
+    end_ms = start_ms + int(seconds * 1000)
+    step_ms = max(STEP_MS, math.ceil(seconds * 1000 / max(1, turns)))
     last: Draft | None = None
     dealt = iter(deal(lives, count, many))
     for place in range(count):
@@ -61,8 +67,8 @@ def readings(lives: Sequence[ToolLife], count: int, *, end_ms: int) -> Iterator[
             last = None
             continue
         reading = next(dealt)
-        machine = int(reading.machine.rpartition("-")[2])
-        at_ms = end_ms - (turns - 1 - reading.turn) * STEP_MS - machine * STEP_MS // many
+        apart = (int(reading.machine.rpartition("-")[2]) - 1) * step_ms // many
+        at_ms = end_ms - (turns - reading.turn) * step_ms + apart
         draft = _draft(reading, at_ms)
         yield [_break(draft, broken[place], reading, at_ms) if place in broken else draft]
         last = draft if place not in broken else None

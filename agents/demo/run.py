@@ -45,9 +45,10 @@ from topics.spec import Registry
 AGENTS = ("credit-risk", "product-quality")
 LATENCY = "lognormal:150ms:0.4"
 """Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
-_QUIET_SECONDS = 45.0
-"""Without any news for this long after the last record, what is still open counts as unaccounted."""
-_SHOWN = 6
+
+_OWN_BROKER: dict[str, Any] = {"kafka_security": "PLAINTEXT", "delivery": "auto", "session_timeout": 2.0}
+"""Settings towards the embedded broker, whatever those towards somebody's Kafka are. It makes a join wait half the session
+timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +123,22 @@ async def _stage(options: Options, settings: Settings, err: Console, started: fl
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if options.kafka is None:
             broker = await stack.enter_async_context(EmbeddedBroker(folder))
-            bootstrap = broker.bootstrap
+            changed = {**_OWN_BROKER, "kafka": broker.bootstrap}
         else:
-            bootstrap = options.kafka
-        settings = settings.model_copy(
-            update={"kafka": bootstrap, "data_dir": str(folder), "topics": merged_topics(settings.topics, HINTS)}
-        )
+            changed = {"kafka": options.kafka}
+        topics = merged_topics(settings.topics, HINTS)
+        settings = settings.model_copy(update={**changed, "data_dir": str(folder), "topics": topics})
         agents = select(discover(), list(AGENTS))
         registry = registry_for(agents, settings)
         config = kafka_config(settings)
         facts = await probe(config)
-        promise = "exactly once, in transactions" if facts.transactions else "at least once, the broker has no transactions"
+        if facts.transactions and settings.delivery != "at-least-once":
+            promise = "exactly once, in transactions"
+        else:
+            promise = "at least once, " + ("as configured" if facts.transactions else "the broker has no transactions")
         await apply(await plan_topics(registry, config, follows=follows(agents)), config)
         where = "the embedded broker (memory only)" if options.kafka is None else "Kafka"
-        err.print(f"broker: {where} at {bootstrap}; {promise}", markup=False, highlight=False)
+        err.print(f"broker: {where} at {settings.kafka}; {promise}", markup=False, highlight=False)
         yield Stage(options, settings, config, agents, registry, promise, folder, started)
 
 
@@ -159,7 +162,7 @@ async def _replay(stage: Stage, model: Answering, out: Console, err: Console) ->
         await replay.ahead(plan)
         await worker.ready()
         err.print(f"worker: process {worker.pid}, ready after {time.monotonic() - stage.started:.1f} s", highlight=False)
-        clock = await _follow(stage, plan, replay, watch, worker, ledger, err)
+        clock = await _follow(stage, plan, replay, watch, worker, ledger, err, model.patience)
         await _drain(stage, worker, err)
         verified = await _verify(stage)
     _show_examples(ledger, out)
@@ -189,22 +192,22 @@ class Clock:
 
 
 async def _follow(
-    stage: Stage, plan: Plan, replay: Replay, watch: Watch, worker: WorkerProcess, ledger: Ledger, err: Console
+    stage: Stage, plan: Plan, replay: Replay, watch: Watch, worker: WorkerProcess, ledger: Ledger, err: Console, patience: float
 ) -> Clock:
-    """Replay while watching, until every record has its outcome, or nothing has happened for a while."""
+    """Replay while watching, until every record has its outcome, or there was no news for `patience` seconds."""
     clock = Clock()
     began = news = time.monotonic()
     with View(err, ledger, plan.counted, lambda: replay.sent) as view:
 
         def saw(seen: Seen) -> None:
-            nonlocal news
-            news = time.monotonic()
             view.saw(seen)
             if clock.first_decision is None:
-                clock.first_decision = news - stage.started
+                clock.first_decision = time.monotonic() - stage.started
                 err.print(f"first decision after {clock.first_decision:.1f} s: ", readable(seen), highlight=False)
 
         def take(record: Any, now_ms: float) -> None:
+            nonlocal news
+            news = time.monotonic()
             seen = ledger.take(record, now_ms)
             if seen is not None:
                 saw(seen)
@@ -219,7 +222,7 @@ async def _follow(
                 view.tick()
                 if sending.done():
                     sending.result()
-                    if time.monotonic() - max(news, began) > _QUIET_SECONDS:
+                    if time.monotonic() - news > patience:
                         break
                 else:
                     news = time.monotonic()
@@ -261,9 +264,9 @@ def _plan(stage: Stage, credit: Credit, data: Milling) -> Plan:
 
 def _worker_env(stage: Stage, model: Answering) -> dict[str, str]:
     """The worker's HEADRACE_*, beside those it inherits."""
-    quick = {"HEADRACE_SESSION_TIMEOUT": "2"} if stage.options.kafka is None else {}
+    own = _OWN_BROKER if stage.options.kafka is None else {}
     return {
-        **quick,  # the embedded broker makes a join wait half the session timeout
+        **{f"HEADRACE_{name.upper()}": str(value) for name, value in own.items()},
         "HEADRACE_KAFKA": stage.settings.kafka,
         "HEADRACE_TOPICS": json.dumps(stage.settings.topics),
         "HEADRACE_DATA_DIR": str(stage.folder),
@@ -272,17 +275,24 @@ def _worker_env(stage: Stage, model: Answering) -> dict[str, str]:
 
 
 def _show_examples(ledger: Ledger, out: Console) -> None:
-    """A few decisions that differ most: one of each outcome and tier, agent by agent."""
+    """One decision of each outcome, agent by agent: the one that has most to say."""
     out.rule("[bold]A few decisions", align="left")
     for agent, account in ledger.accounts.items():
-        kinds: dict[tuple[str | None, str, bool], Seen] = {}
+        telling: dict[str, Seen] = {}
         for seen in account.decisions:
             d = seen.decision
-            kinds.setdefault((d.outcome, d.tier, bool(d.overrides)), seen)
-        chosen = sorted(kinds.values(), key=lambda s: (s.decision.tier != "model", -len(s.decision.reasons)))[: _SHOWN // 2]
+            best = telling.get(d.outcome or "")
+            if d.outcome and (best is None or _tells(seen) > _tells(best)):
+                telling[d.outcome] = seen
         out.print(f"[bold underline]{agent}[/]")
-        for seen in chosen:
-            out.print(readable(seen), highlight=False)
+        for outcome in sorted(telling):
+            out.print(readable(telling[outcome]), highlight=False)
+
+
+def _tells(seen: Seen) -> tuple[bool, int]:
+    """How much there is to read: whether rules changed what was proposed, and how many reasons there are."""
+    d = seen.decision
+    return d.proposed_outcome not in (None, d.outcome), len(d.reasons)
 
 
 async def _keep(stage: Stage, err: Console) -> None:

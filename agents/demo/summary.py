@@ -92,7 +92,9 @@ def readable(seen: Seen) -> str:
     tail = f" [dim]({escape(d.tier)}, {seen.latency_ms:.0f} ms)[/]"
     reasons = "".join(f"\n    - {escape(reason.text)} [dim]{escape(reason.code)}, {reason.origin}[/]" for reason in d.reasons)
     changed = f"\n    [dim]{escape(d.proposed_outcome or '')} was proposed; changed by {escape(', '.join(d.overrides))}[/]"
-    return head + tail + reasons + (changed if d.overrides and d.proposed_outcome not in (None, d.outcome) else "")
+    told = ", ".join(f"{name} {value}" for name, value in (d.result or {}).items() if value is not None)
+    result = f"\n    {escape(told)}" if told else ""
+    return head + tail + result + reasons + (changed if d.overrides and d.proposed_outcome not in (None, d.outcome) else "")
 
 
 def show(report: Report, console: Console) -> None:

@@ -201,6 +201,15 @@ def test_two_plans_of_one_start_are_the_same() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize(("records", "rate"), [(20, 0.05), (30, 1.0), (1000, 40.0), (20_000, 2000.0)])
+def test_no_reading_is_sent_before_it_was_taken_or_too_late(records: int, rate: float) -> None:
+    """However slow or long the replay is, a reading's own time lies within the day before it is sent."""
+    for planned in build(german_credit(), milling(), records, rate=rate, start_ms=START_MS):
+        if planned.what == "reading" and planned.values is not None:
+            age_ms = START_MS + planned.after * 1000 - planned.values["event_ms"]
+            assert 0 <= age_ms < 86_400_000
+
+
 @pytest.mark.parametrize(("records", "rate"), [(0, 1.0), (-1, 1.0), (1, 0.0), (1, -1.0), (1, float("nan"))])
 def test_a_replay_of_nothing_is_refused(records: int, rate: float) -> None:
     """Numbers that are not positive are named, not acted upon."""
