@@ -46,9 +46,9 @@ AGENTS = ("credit-risk", "product-quality")
 LATENCY = "lognormal:150ms:0.4"
 """Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
 
-_OWN_BROKER: dict[str, Any] = {"kafka_security": "PLAINTEXT", "delivery": "auto", "session_timeout": 2.0}
-"""Settings towards the embedded broker, whatever those towards somebody's Kafka are. It makes a join wait half the session
-timeout."""
+_OWN_BROKER: dict[str, Any] = {"kafka_security": "PLAINTEXT", "delivery": "auto", "session_timeout": 4.0}
+"""Settings towards the embedded broker, whatever those towards somebody's Kafka are. It makes a join wait half the session timeout:
+shorter would start sooner, and lose the group on a machine that is busy for a moment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,6 @@ class Watch:
         """Stand at the end of every partition. Raises TopicError for a missing topic."""
         places = await self._places()
         await self._consumer.start()
-        # Assigned are all of them first: that is what makes the consumer learn where their leaders are.
-        self._consumer.assign(places)
         ends = await end_offsets(self._connection, places)
         self.ends = {(place.topic, place.partition): end for place, end in ends.items()}
         self._consumer.assign([place for place in places if place.topic in self._topics])
