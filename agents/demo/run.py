@@ -47,8 +47,8 @@ LATENCY = "lognormal:150ms:0.4"
 """Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
 
 _OWN_BROKER: dict[str, Any] = {"kafka_security": "PLAINTEXT", "delivery": "auto", "session_timeout": 4.0}
-"""Settings towards the embedded broker, whatever those towards somebody's Kafka are. It makes a join wait half the session timeout:
-shorter would start sooner, and lose the group on a machine that is busy for a moment."""
+"""Settings towards the embedded broker, whatever those towards somebody's Kafka are. It makes a join wait half the session
+timeout: a shorter one would start sooner, and lose the group on a machine that is busy for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
