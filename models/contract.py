@@ -9,12 +9,13 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel
 
 from schemas.audit import Call
+from schemas.values import value
 
 A = TypeVar("A", bound=BaseModel)
 Status = Literal["answered", "invalid", "missing", "refused", "timeout", "unavailable", "limited", "rejected"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Question:
     """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see."""
 
@@ -22,7 +23,7 @@ class Question:
     features: BaseModel
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer(Generic[A]):
     """What came back about one record.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
+
+from schemas.values import value
 
 R = TypeVar("R", bound=BaseModel)
 Op = Literal["r", "c", "u", "d"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SourcePosition:
     """Where in its database a change was written.
 
@@ -30,7 +31,7 @@ class SourcePosition:
     order: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change(Generic[R]):
     """One row change.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from schemas.values import value
+
 R = TypeVar("R", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event(Generic[R]):
     """One event. `event_ms` is epoch milliseconds from the event itself; `event_id` its own id, or empty."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from schemas.receipt import Position
+from schemas.values import value
 from topics.record import RawRecord
 
 
@@ -22,7 +23,7 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outbound:
     """One record to publish. It goes to the partition number of its source record; `key` as given.
 
@@ -36,7 +37,7 @@ class Outbound:
     purpose: Literal["decision", "dead_letter", "audit"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """The outcome of one input record: what is published, or the rule that skipped it. Exactly one of the two is there.
 

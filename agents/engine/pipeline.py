@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
-from topics.dead_letters import dead_letter
 
 from agents.engine.joins import Joins
 from agents.engine.spec import Context, Coordinates, DecisionAgent, Joined, Order, Skip, Verdict, WindowView
@@ -25,6 +24,7 @@ from schemas.errors import RecordTooLarge
 from schemas.event import Event
 from schemas.identity import decision_id, input_hash
 from schemas.reading import Reading
+from topics.dead_letters import dead_letter
 from topics.decode import decoder
 from topics.decode.result import Control, Decoded, Result
 from topics.handover import Outbound
@@ -36,7 +36,7 @@ PARTITION_LANE = "partition"
 DELETE = Skip("delete")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """The outcome of one part of a record: outbound records, or the rule that skipped it."""
 
@@ -289,6 +289,8 @@ def _describe(error: Exception) -> str:
 
 def finished(items: Sequence[Item]) -> tuple[tuple[Outbound, ...], str | None, tuple[tuple[int, str], ...]]:
     """All parts of one record as (outbound, skip rule of the whole record, skipped parts)."""
+    if len(items) == 1 and (only := items[0].settled) is not None:
+        return only.outbound, only.skip, ()
     outbound = tuple(made for item in items if item.settled for made in item.settled.outbound)
     skips = tuple((item.part, item.settled.skip) for item in items if item.settled and item.settled.skip is not None)
     if not outbound:

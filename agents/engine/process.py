@@ -97,7 +97,7 @@ class Worker:
     # ---- life --------------------------------------------------------------------------------------------------------
     async def run(self) -> int:
         """Run until a signal or a fatal fault. Returns the exit status: 0 after a drain, 1 after a fatal fault."""
-        self._build_all(await probe(self._config))
+        self._build_all(await probe(self._config, transactional_id=f"{self._settings.group_prefix}.probe"))
         self._listen()
         server = self._serve_metrics()
         try:
@@ -111,6 +111,7 @@ class Worker:
         finally:
             if server is not None:
                 server.shutdown()
+                server.server_close()
         if self._fatal is not None:
             self._say(f"ended by a fatal fault, nothing is lost, offsets stay where they are: {self._fatal!r}")
             return 1
@@ -172,7 +173,7 @@ class Worker:
 
     def faust_app(self) -> Any:
         """The one agent's Faust app, for Faust's own command line, which then owns signals and the loop."""
-        self._build_all(asyncio.run(probe(self._config)))
+        self._build_all(asyncio.run(probe(self._config, transactional_id=f"{self._settings.group_prefix}.probe")))
         (only,) = self.running
         worker = self
 
@@ -206,14 +207,21 @@ class Worker:
 
     # ---- parts -------------------------------------------------------------------------------------------------------
     def _promise(self, facts: BrokerFacts) -> Promise:
-        wanted = self._settings.delivery
+        wanted, where = self._settings.delivery, self._settings.kafka
         if wanted == "exactly-once" and not facts.transactions:
             raise ConfigError(
-                f"starting a worker: {self._settings.kafka} has no transactions; set HEADRACE_DELIVERY=at-least-once or auto"
+                f"starting a worker: no transactions at {where}: {facts.why_no_transactions}; "
+                "HEADRACE_DELIVERY=at-least-once does without"
+            )
+        if wanted == "auto" and facts.forbidden:
+            # The promise must not depend on a right that somebody forgot to give.
+            raise ConfigError(
+                f"starting a worker: {facts.why_no_transactions}; grant it, or accept repeats with HEADRACE_DELIVERY=at-least-once"
             )
         transactions = facts.transactions and wanted != "at-least-once"
         promise: Promise = "exactly-once" if transactions else "at-least-once"
-        self._say(f"promise: {promise} ({'transactions' if transactions else 'no transactions'}, {self._settings.kafka})")
+        why = "in transactions" if transactions else facts.why_no_transactions or "as configured"
+        self._say(f"promise: {promise} ({why}), {where}")
         return promise
 
     def _build_all(self, facts: BrokerFacts) -> None:

@@ -315,19 +315,29 @@ class Engine:
             self.pipeline.conclude(entry.item, answer, fallback=True)
 
     def _give_back(self, batch: list[tuple[Lane[Entry], Entry]], again: set[Lane[Entry]]) -> None:
-        """Put the items back at the head of their lanes, in order, and bring the lanes on; those of `again` after a wait."""
+        """Finish what has its outcome, in order, and bring the lanes on; those of `again` keep their items and wait first."""
         lanes: dict[Lane[Entry], None] = {}
-        for lane, entry in reversed(batch):
-            if not lane.dead:
-                lane.items.appendleft(entry)
-                lanes[lane] = None
+        kept: list[tuple[Lane[Entry], Entry]] = []
+        for lane, entry in batch:
+            if lane.dead:
+                continue
+            lanes[lane] = None
+            if lane in again:
+                kept.append((lane, entry))
+            else:
+                self._finish(entry)
+        for lane, entry in reversed(kept):
+            lane.items.appendleft(entry)
         for lane in lanes:
             if lane in again:
                 self.stats.waited += 1
                 self._start(self._wait_for_model(lane), self._waits)
                 continue
             lane.busy = False
-            self._advance(lane)
+            if lane.items:
+                self._advance(lane)
+            else:
+                lane.home.tidy(lane)
         self._pump()
 
     async def _wait_for_model(self, lane: Lane[Entry]) -> None:

@@ -16,6 +16,7 @@ from models.contract import Answer, Ask, Scorer
 from schemas.change import Change
 from schemas.decision import Review
 from schemas.errors import AgentError
+from schemas.values import value
 from topics.spec import TopicSpec
 
 V = TypeVar("V")
@@ -37,14 +38,14 @@ class Go:
     """Decide this record."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Skip:
     """Do not decide this record; `rule` is one of the agent's `rules`, and the receipt records it."""
 
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reason:
     """A code out of the agent's catalogue and, if it speaks of one, the feature."""
 
@@ -72,7 +73,7 @@ class Scale:
     meaning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What an agent's policy decided.
 
@@ -126,7 +127,7 @@ class Window:
     lookback: int = 5000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Coordinates:
     """Where a record is: `timestamp_ms` is the broker's record time."""
 
@@ -136,7 +137,7 @@ class Coordinates:
     timestamp_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Joined:
     """The row a join found, or that it found none."""
 
@@ -156,7 +157,7 @@ class Sample(NamedTuple):
     row: BaseModel
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WindowView:
     """What a window holds at one record, oldest first, that record included. `truncated`: the log began later."""
 
@@ -194,7 +195,7 @@ class WindowView:
         return (count * sum_tv - sum_t * sum_v) / spread
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Context(Generic[V]):
     """All that an agent's functions may look at. There is no clock in it: decisions repeat."""
 

@@ -63,7 +63,7 @@ class Site:
     mode: str = "live"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
     """Which part of which input record is decided; `input_hash` and `id` as in schemas/identity.py, `op` of a change."""
 

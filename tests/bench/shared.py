@@ -81,7 +81,7 @@ def decide(context: Context[Change[Application]], asked: Features, answer: Answe
 
 
 def lean_agent(
-    source: str, decisions: str, *, size: int = 16, within: str = "2ms", in_flight: int = 64, deadline: str = "30s"
+    source: str, decisions: str, *, size: int = 64, within: str = "2ms", in_flight: int = 64, deadline: str = "30s"
 ) -> Lean:
     """The agent of all measurements: no joins, no windows, one score."""
     return DecisionAgent(

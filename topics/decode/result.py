@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from schemas.dead_letter import Fault
+from schemas.values import value
 
 V = TypeVar("V")
 ControlKind = Literal["heartbeat", "transaction-marker", "schema-change", "tombstone", "truncate", "logical-message"]
@@ -18,7 +19,7 @@ class Skipped:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decoded(Generic[V]):
     """The values in one record, one per subject, usually one. `cleaned` names the cleaning rules that acted.
 

@@ -127,18 +127,34 @@ async def send(producer: Any, records: Sequence[Outbound], partition: int, limit
 async def _send_topic(
     producer: Any, topic: str, records: list[Outbound], partition: int, limit: int, confirmed: list[asyncio.Future[Any]]
 ) -> None:
-    room = min(limit, MAX_BATCH)
+    # A batch closes itself at MAX_BATCH; only a topic that takes less makes us count what a record adds.
+    counted = limit < MAX_BATCH
     batch = producer.create_batch()
     used = BATCH_OVERHEAD
     for record in records:
-        size = record_size(record.key, record.value, record.headers)
-        if used > BATCH_OVERHEAD and used + size > room:
-            batch.close()
-            confirmed.append(await producer.send_batch(batch, topic, partition=partition))
-            batch = producer.create_batch()
-            used = BATCH_OVERHEAD
-        if batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers)) is None:
-            raise RecordTooLarge(f"publishing to {topic}: a record of {size} bytes does not go into an empty batch")
-        used += size
+        if counted:
+            size = record_size(record.key, record.value, record.headers)
+            if used > BATCH_OVERHEAD and used + size > limit:
+                batch = await _hand_over(producer, batch, topic, partition, confirmed)
+                used = BATCH_OVERHEAD
+            used += size
+        if not _append(batch, record):
+            batch = await _hand_over(producer, batch, topic, partition, confirmed)
+            if not _append(batch, record):
+                size = record_size(record.key, record.value, record.headers)
+                raise RecordTooLarge(f"publishing to {topic}: a record of {size} bytes does not go into an empty batch")
     batch.close()
     confirmed.append(await producer.send_batch(batch, topic, partition=partition))
+
+
+def _append(batch: Any, record: Outbound) -> bool:
+    """False when the batch is full."""
+    added = batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+    return added is not None
+
+
+async def _hand_over(producer: Any, batch: Any, topic: str, partition: int, confirmed: list[asyncio.Future[Any]]) -> Any:
+    """Send a full batch; the next one, empty."""
+    batch.close()
+    confirmed.append(await producer.send_batch(batch, topic, partition=partition))
+    return producer.create_batch()

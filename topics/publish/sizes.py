@@ -33,6 +33,16 @@ def check(outbound: Sequence[Outbound], limits: Limits) -> None:
     """Raise RecordTooLarge naming the first record that does not fit its topic."""
     for record in outbound:
         limit = limits.get(record.topic, DEFAULT_LIMIT)
+        if _roughly(record) <= limit:
+            continue
         size = BATCH_OVERHEAD + record_size(record.key, record.value, record.headers)
         if size > limit:
             raise RecordTooLarge(f"publishing {record.purpose} to {record.topic}: {size} bytes, the topic takes {limit}")
+
+
+def _roughly(record: Outbound) -> int:
+    """A bound that is never below `record_size` with its batch, and cheaper: nearly all records are far from their limit."""
+    size = BATCH_OVERHEAD + _RECORD_OVERHEAD + len(record.key or b"") + len(record.value or b"")
+    for name, content in record.headers:
+        size += _HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0)
+    return size
