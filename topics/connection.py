@@ -104,11 +104,15 @@ class KafkaConfig:
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """What the cluster said. `why_no_transactions` is for a person to read, empty where there are transactions."""
+    """What the cluster said. `why_no_transactions` is for a person to read, empty where there are transactions.
+
+    `forbidden`: the cluster has transactions, and we lack the right to use them.
+    """
 
     brokers: int
     transactions: bool
     why_no_transactions: str = ""
+    forbidden: bool = False
 
 
 async def probe(
@@ -133,8 +137,8 @@ async def probe(
                 f"opening Kafka at {config.bootstrap}: {_who(config)} may not use topic {', '.join(sorted(forbidden))}: "
                 "it has no ACL with Describe on it"
             )
-        why = await _why_no_transactions(config, link, transactional_id, timeout)
-        return BrokerFacts(brokers=len(metadata.brokers), transactions=not why, why_no_transactions=why)
+        why, denied = await _why_no_transactions(config, link, transactional_id, timeout)
+        return BrokerFacts(len(metadata.brokers), transactions=not why, why_no_transactions=why, forbidden=denied)
     except (KafkaError, OSError, TimeoutError) as error:
         # A listener with SASL lets us ask for versions and hangs up on the first real question.
         raise _refused(error, config, config.bootstrap) from error
@@ -158,22 +162,24 @@ async def _first(config: KafkaConfig, timeout: float) -> AIOKafkaConnection:
     raise ConfigError("opening Kafka: " + "; ".join(reasons))
 
 
-async def _why_no_transactions(config: KafkaConfig, link: AIOKafkaConnection, name: str, timeout: float) -> str:
-    """Empty when InitProducerId with a transactional id works."""
+async def _why_no_transactions(
+    config: KafkaConfig, link: AIOKafkaConnection, name: str, timeout: float
+) -> tuple[str, bool]:
+    """Empty when InitProducerId with a transactional id works; and whether it is only a right that is missing."""
     if INIT_PRODUCER_ID not in link._versions:  # the one place that knows what the broker offers
-        return "the broker does not know InitProducerId"
+        return "the broker does not know InitProducerId", False
     deadline = asyncio.get_running_loop().time() + timeout
     unknown = 0
     while True:
         code = await _init_producer(config, link, name, timeout)
         if code == 0:
-            return ""
+            return "", False
         if code == TransactionalIdAuthorizationFailed.errno:
-            return f"{_who(config)} has no ACL with Write on transactional ids that begin like {name!r}"
+            return f"{_who(config)} has no ACL with Write on transactional ids that begin like {name!r}", True
         # Tansu answers every transactional id with the error that has no meaning; a real broker may do so once.
         unknown += code == UnknownError.errno
         if unknown >= 3 or (code != UnknownError.errno and code not in AGAIN):
-            return f"the broker answers InitProducerId with {for_code(code).__name__}"
+            return f"the broker answers InitProducerId with {for_code(code).__name__}", False
         if asyncio.get_running_loop().time() > deadline:
             raise BrokerError(f"asking {config.bootstrap} for transactions: {for_code(code).__name__} for {timeout:.0f} s")
         await asyncio.sleep(0.1)

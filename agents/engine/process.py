@@ -216,7 +216,7 @@ class Worker:
         if wanted == "auto" and facts.forbidden:
             # The promise must not depend on a right that somebody forgot to give.
             raise ConfigError(
-                f"starting a worker: {facts.why_no_transactions}; grant it, or accept repeats with HEADRACE_DELIVERY=at-least-once"
+                f"starting a worker: {facts.why_no_transactions}; grant it, or accept repeats: HEADRACE_DELIVERY=at-least-once"
             )
         transactions = facts.transactions and wanted != "at-least-once"
         promise: Promise = "exactly-once" if transactions else "at-least-once"

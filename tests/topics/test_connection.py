@@ -210,6 +210,7 @@ class TestRefusal:
         facts = await probe(as_user(secure.ALICE))
         assert not facts.transactions
         assert "no ACL with Write on transactional ids" in facts.why_no_transactions
+        assert facts.forbidden
 
     async def test_what_the_configuration_gives_works_in_a_client(self, as_user: Make, secured_topic: str) -> None:
         """A producer built from aiokafka_kwargs publishes."""

@@ -1,0 +1,282 @@
+"""The worker as a process runs it: several agents beside each other, what is published, metrics, signals, Faust's own command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+
+from agents.engine.process import Worker
+from agents.engine.topology import own_topics, registry_for
+from agents.settings import Settings
+from models.contract import Answer, Ask, Question, Scorer
+from models.sandbox import Sandbox, SandboxConfig
+from schemas.dead_letter import DeadLetter
+from schemas.errors import ConfigError
+from tests.support.kafka import create_topic, produce, read_all
+from tests.support.simple_agent import Scripted, Simple, order, simple_agent
+from topics import names
+from topics.dev_broker import LocalBroker, free_port
+from topics.spec import event_topic, out_topic
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMAS = ROOT / "schemas" / "v1"
+
+
+def unique_agent(scorer: Any, **changes: Any) -> Simple:
+    """An agent whose topics no other test uses."""
+    stem = uuid.uuid4().hex[:8]
+    row = simple_agent(scorer).reads.row
+    assert row is not None
+    reads = event_topic(f"orders-{stem}", row, partitions=2)
+    return simple_agent(scorer, name=f"simple-{stem}", reads=reads, writes=out_topic(f"order-decisions-{stem}"), **changes)
+
+
+async def with_topics(broker: LocalBroker, settings: Settings, agents: Sequence[Simple]) -> None:
+    for spec in registry_for(agents, settings):
+        await create_topic(broker.bootstrap, spec.topic, spec.partitions)
+
+
+@contextlib.asynccontextmanager
+async def running(agents: Sequence[Simple], settings: Settings, said: list[str]) -> AsyncIterator[Worker]:
+    """A worker in this process, stopped and awaited at the end; its status must be 0."""
+
+    def own(agent: Simple) -> Scorer:
+        assert not isinstance(agent.scorer, Ask)
+        return agent.scorer
+
+    worker = Worker(agents, settings, say=said.append, scorer_for=own)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        assert await asyncio.wait_for(task, 60) == 0
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        body: bytes = answer.read()
+    return body.decode()
+
+
+async def decisions(broker: LocalBroker, agent: Simple, wanted: int, seconds: float = 40.0) -> list[Any]:
+    """The decisions of an agent once there are so many."""
+    limit = time.monotonic() + seconds
+    while True:
+        found = await read_all(broker.bootstrap, agent.writes.topic)
+        if len(found) >= wanted or time.monotonic() > limit:
+            return found
+        await asyncio.sleep(0.2)
+
+
+@pytest.mark.kafka
+async def test_a_stalled_agent_starves_no_other(kafka: LocalBroker, tmp_path: Path) -> None:
+    """While one agent's model does not answer at all, the other agent of the same process decides everything of its own."""
+
+    class Stalled(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            await asyncio.sleep(3600)
+            return []
+
+    stalled, quick = unique_agent(Stalled(), deadline="1h"), unique_agent(Scripted())
+    settings = Settings(kafka=kafka.bootstrap, data_dir=str(tmp_path), drain_timeout=0.5, session_timeout=6)
+    await with_topics(kafka, settings, [stalled, quick])
+    for agent in (stalled, quick):
+        await produce(kafka.bootstrap, agent.reads.topic, [(r.key, r.value) for r in (order(f"k{i}", i) for i in range(3000))])
+    async with running([stalled, quick], settings, []) as worker:
+        assert len(await decisions(kafka, quick, 3000)) == 3000
+        held = {r.agent.name: r.app.runtime.stats for r in worker.running}[stalled.name]
+        assert 0 < held.held_records <= 512 + 256, "the stalled agent holds no more than its bound and one fetched list"
+        assert held.paused
+    assert await read_all(kafka.bootstrap, stalled.writes.topic) == []
+
+
+async def test_what_is_published_is_what_the_schemas_say(broker: LocalBroker, tmp_path: Path) -> None:
+    """All that is published validates against schemas/v1, dead letters keep what came, and metrics count."""
+    agent = unique_agent(Scripted())
+    port = free_port()
+    settings = Settings(kafka=broker.bootstrap, data_dir=str(tmp_path), session_timeout=6, metrics_port=port)
+    await with_topics(broker, settings, [agent])
+    records = [order("a", 150), order("b", wish="rule"), order("c", wish="skip")]
+    await produce(broker.bootstrap, agent.reads.topic, [(r.key, r.value) for r in records])
+    await produce(broker.bootstrap, agent.reads.topic, [(b"d", b"\xff{")], headers=[("trace", b"\x00\x01")])
+    said: list[str] = []
+    async with running([agent], settings, said) as worker:
+        found = await decisions(broker, agent, 2)
+        (dead,) = await read_all(broker.bootstrap, names.dead_letters(agent.name))
+        metrics = await asyncio.to_thread(scrape, port)
+        manifest = worker.running[0].manifest.hash()
+    checked = {
+        "decision": found,
+        "judgement": await read_all(broker.bootstrap, names.judgements(agent.name)),
+        "receipt": await read_all(broker.bootstrap, names.receipts(agent.name)),
+        "manifest": [r for r in await read_all(broker.bootstrap, names.MANIFESTS) if r.key == manifest.encode()],
+    }
+    for name, written in checked.items():
+        schema = json.loads((SCHEMAS / f"{name}.json").read_text("utf-8"))
+        assert written, name
+        for record in written:
+            jsonschema.validate(orjson.loads(record.value), schema)
+    headers = dict(found[0].headers)
+    body = orjson.loads(found[0].value)
+    assert (headers["ce_specversion"], headers["content-type"]) == (b"1.0", b"application/json")
+    assert headers["ce_id"].decode() == body["id"]
+    assert (dead.key, dead.value, dict(dead.headers)["trace"]) == (b"d", b"\xff{", b"\x00\x01")
+    told = {k.removeprefix("headrace_"): v.decode() for k, v in dead.headers if k.startswith("headrace_")}
+    assert DeadLetter.model_validate(told).reason == "invalid-utf8"
+    skips = [orjson.loads(r.value)["skips"] for r in checked["receipt"]]
+    assert any("asked-to-skip" in rules for rules in skips)
+    assert f'headrace_dead_letters_total{{agent="{agent.name}",reason="invalid-utf8"}} 1.0' in metrics
+    assert any(line.startswith("promise: ") for line in said)
+
+
+async def test_a_record_whose_decision_does_not_fit_becomes_a_dead_letter(kafka: LocalBroker, tmp_path: Path) -> None:
+    """A decision too large for its topic poisons nothing: the record is a dead letter, its neighbours are decided."""
+    agent = unique_agent(Scripted())
+    small = {agent.writes.name: {"max_message_bytes": 4000}}
+    settings = Settings(kafka=kafka.bootstrap, data_dir=str(tmp_path), session_timeout=6, topics=small)
+    await with_topics(kafka, settings, [agent])
+    records = [order("a"), order("x" * 5000), order("b")]
+    await produce(kafka.bootstrap, agent.reads.topic, [(r.key, r.value) for r in records])
+    async with running([agent], settings, []):
+        found = await decisions(kafka, agent, 2)
+    assert sorted(orjson.loads(r.value)["subject"]["id"] for r in found) == ["a", "b"]
+    (dead,) = await read_all(kafka.bootstrap, names.dead_letters(agent.name))
+    assert dict(dead.headers)["headrace_reason"] == b"record-too-large"
+    assert dead.value == records[1].value
+
+
+async def test_no_agent_is_a_mistake_that_is_told() -> None:
+    """A worker without agents says so."""
+    with pytest.raises(ConfigError, match="no agent was chosen"):
+        Worker([], Settings(), say=print)
+
+
+# ---- as a process ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(kafka: LocalBroker, tmp_path: Path) -> dict[str, str]:
+    """product-quality on topics of its own, on Apache Kafka."""
+    stem = uuid.uuid4().hex[:8]
+    placed = {"machine-readings": {"physical": f"readings-{stem}", "partitions": 2}}
+    placed["product-quality-decisions"] = {"physical": f"quality-{stem}", "partitions": 2}
+    return os.environ | {
+        "HEADRACE_KAFKA": kafka.bootstrap, "HEADRACE_DATA_DIR": str(tmp_path), "HEADRACE_SESSION_TIMEOUT": "6",
+        "HEADRACE_TOPICS": json.dumps(placed), "HEADRACE_GROUP_PREFIX": f"test-{stem}",
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def process(environment: dict[str, str], log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours that is gone afterwards, whatever happened."""
+    with log.open("wb") as out:
+        started = subprocess.Popen([sys.executable, "-m", *command], env=environment, cwd=ROOT, stdout=out, stderr=out)
+        try:
+            yield started
+        finally:
+            if started.poll() is None:
+                started.kill()
+            started.wait(20)
+
+
+async def applied(environment: dict[str, str]) -> tuple[str, str]:
+    """Create the topics; returns the source's and the decisions' names."""
+    command = [sys.executable, "-m", "agents.cli.main", "topics", "apply", "product-quality"]
+    done = await asyncio.to_thread(subprocess.run, command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    placed = json.loads(environment["HEADRACE_TOPICS"])
+    return placed["machine-readings"]["physical"], placed["product-quality-decisions"]["physical"]
+
+
+def reading(machine: str, minute: int) -> tuple[bytes, bytes]:
+    """A reading near its limits, so that it is asked about."""
+    at = int(time.time() * 1000) - 3_600_000 + minute * 60_000
+    body = {
+        "device": machine, "ts": at, "product": f"p{minute}", "variant": "L", "air_temperature": 300.0,
+        "process_temperature": 308.7, "rotational_speed": 1300, "torque": 62.0, "tool_wear": 230,
+    }  # fmt: skip
+    return machine.encode(), orjson.dumps(body)
+
+
+async def until_read(bootstrap: str, topic: str, wanted: int, seconds: float = 40.0) -> int:
+    """How many records a topic has, once it has so many or the time is over."""
+    limit = time.monotonic() + seconds
+    while True:
+        count = len(await read_all(bootstrap, topic))
+        if count >= wanted or time.monotonic() > limit:
+            return count
+        await asyncio.sleep(0.3)
+
+
+async def test_a_signal_drains_and_a_second_one_leaves_at_once(
+    kafka: LocalBroker, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """With a model that hangs: SIGTERM waits for it, a second ends the process, and the next worker decides all."""
+    source, decided = await applied(environment)
+    await produce(kafka.bootstrap, source, [reading(f"m{i}", i) for i in range(6)])
+    log = tmp_path / "worker.log"
+    async with Sandbox(SandboxConfig(latency="0ms", faults={"hang": 1.0})) as hanging:
+        patient = {"product-quality": {"deadline": "10m"}}
+        asks = environment | {"HEADRACE_MODEL_BASE_URL": hanging.base_url, "HEADRACE_AGENTS": json.dumps(patient)}
+        with process(asks, log, "agents.cli.main", "worker", "product-quality") as worker:
+            await until(lambda: hanging.meter.requests > 0, 40)
+            worker.send_signal(signal.SIGTERM)
+            await until(lambda: "draining" in log.read_text("utf-8"), 5)
+            assert worker.poll() is None
+            worker.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.wait, 3) == 130
+    async with Sandbox(SandboxConfig(latency="0ms")) as answering:
+        asks = environment | {"HEADRACE_MODEL_BASE_URL": answering.base_url}
+        with process(asks, tmp_path / "second.log", "agents.cli.main", "worker", "product-quality") as worker:
+            assert await until_read(kafka.bootstrap, decided, 6) == 6
+            worker.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(worker.wait, 20) == 0
+    verify = [sys.executable, "-m", "agents.cli.main", "verify", "product-quality", "--json"]
+    done = await asyncio.to_thread(subprocess.run, verify, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_fausts_own_command_starts_one_agent(kafka: LocalBroker, environment: dict[str, str], tmp_path: Path) -> None:
+    """`faust -A agents.engine.app worker` decides as headrace worker does, and ends with a signal."""
+    source, decided = await applied(environment)
+    await produce(kafka.bootstrap, source, [reading("m1", 1)])
+    log = tmp_path / "faust.log"
+    asks = environment | {"HEADRACE_FAUST_AGENT": "product-quality", "PYTHONWARNINGS": "ignore"}
+    with process(asks, log, "faust", "-A", "agents.engine.app", "worker", "-l", "warn") as worker:
+        assert await until_read(kafka.bootstrap, decided, 1) == 1, log.read_text("utf-8", "replace")
+        worker.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(worker.wait, 30)
+    assert worker.returncode == 0, log.read_text("utf-8", "replace")
+
+
+async def until(condition: Any, seconds: float) -> None:
+    """Wait for something, at most so long."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        await asyncio.sleep(0.05)
+
+
+def test_the_engines_topics_fit_their_source() -> None:
+    """Each has as many partitions as the source, and a dead letter of the largest input fits."""
+    agent = simple_agent(Scripted())
+    for spec in own_topics(agent.name, agent.reads):
+        assert spec.partitions == agent.reads.partitions or spec.name == names.MANIFESTS
+        if spec.name == names.dead_letters(agent.name):
+            assert spec.max_message_bytes > agent.reads.max_message_bytes
