@@ -54,6 +54,6 @@ async def killed_and_replaced(fleet: Fleet, fault: str) -> None:
     victim = fleet.start(fault=fault)
     assert await victim.ended() == -signal.SIGKILL, victim.said()[-3000:]
     await fleet.produce(60)
-    fleet.start()
+    await fleet.start().running()
     await fleet.drained()
     await fleet.stop()

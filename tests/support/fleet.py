@@ -27,6 +27,8 @@ from topics.verify.read import Target, verify_agent
 from topics.verify.report import lines
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNNING = "asking instant"
+"""What a worker says of its agent when it starts."""
 SESSION = 6.0
 """Seconds: the shortest session that Apache Kafka allows by default."""
 
@@ -42,10 +44,10 @@ class Member:
         """All that it has printed."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    async def until(self, text: str, seconds: float = 40.0) -> None:
-        """Wait until it has printed `text`."""
-        await until(lambda: text in self.said() or self.process.poll() is not None, seconds, f"{text!r} in {self.log}")
-        assert text in self.said(), f"it ended with {self.process.returncode}:\n{self.said()[-3000:]}"
+    async def running(self, seconds: float = 60.0) -> None:
+        """Wait until it is up: from then on SIGTERM drains it."""
+        await until(lambda: RUNNING in self.said() or self.process.poll() is not None, seconds, f"start of {self.log}")
+        assert RUNNING in self.said(), f"it ended with {self.process.returncode}:\n{self.said()[-3000:]}"
 
     async def ended(self, seconds: float = 40.0) -> int:
         """Its exit status, -N for a signal N."""
@@ -140,24 +142,34 @@ class Fleet:
         self.members.append(member)
         return member
 
-    async def drained(self, seconds: float = 60.0) -> None:
-        """Wait until the group has committed the end of every partition of the source."""
+    async def lag(self) -> int:
+        """How many offsets of the source the group has not committed."""
         settings = {"bootstrap_servers": self.broker.bootstrap, "enable_auto_commit": False}
+        tps = [TopicPartition(f"{self.agent}-in", n) for n in range(PARTITIONS)]
+        ends = await end_offsets({"bootstrap_servers": self.broker.bootstrap}, tps)
         consumer = AIOKafkaConsumer(group_id=self.target.group, **settings)
         await consumer.start()
         try:
-            tps = [TopicPartition(f"{self.agent}-in", n) for n in range(PARTITIONS)]
-            ends = await end_offsets({"bootstrap_servers": self.broker.bootstrap}, tps)
-            limit = time.monotonic() + seconds
-            while True:
-                committed = {tp: await consumer.committed(tp) or 0 for tp in tps}
-                if all(committed[tp] >= ends[tp] for tp in tps):
-                    return
-                if time.monotonic() > limit:
-                    raise TimeoutError(f"after {seconds:.0f} s committed {committed} of {ends}\n{self.logs()}")
-                await asyncio.sleep(0.1)
+            return sum([ends[tp] - (await consumer.committed(tp) or 0) for tp in tps])
         finally:
             await consumer.stop()
+
+    async def drained(self, seconds: float = 60.0) -> None:
+        """Wait until the group has committed the end of every partition of the source."""
+        limit = time.monotonic() + seconds
+        while left := await self.lag():
+            if time.monotonic() > limit:
+                raise TimeoutError(f"after {seconds:.0f} s {left} records are left\n{self.logs()}")
+            await asyncio.sleep(0.2)
+
+    async def receipted(self, seconds: float = 60.0) -> None:
+        """Wait until the first receipt is there: the group stands, and work is under way."""
+        tps = [TopicPartition(self.target.receipts, n) for n in range(PARTITIONS)]
+        limit = time.monotonic() + seconds
+        while not any((await end_offsets({"bootstrap_servers": self.broker.bootstrap}, tps)).values()):
+            if time.monotonic() > limit:
+                raise TimeoutError(f"no receipt after {seconds:.0f} s\n{self.logs()}")
+            await asyncio.sleep(0.2)
 
     async def stop(self) -> None:
         """SIGTERM every worker that is there; each must drain and end with status 0."""
