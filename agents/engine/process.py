@@ -37,6 +37,7 @@ from schemas.audit import Call
 from schemas.errors import ConfigError, FatalError
 from schemas.manifest import Manifest
 from topics import names
+from topics.admin import plan
 from topics.connection import BrokerFacts, KafkaConfig, probe
 from topics.handover import Bounds, Feed, TopicPartition
 from topics.publish.contract import Checkpoint, Promise, no_checkpoint
@@ -89,6 +90,7 @@ class Worker:
         self._config: KafkaConfig = kafka_config(settings)
         self._connection = {"bootstrap_servers": self._config.bootstrap, **self._config.aiokafka_kwargs()}
         self._side = SidePublisher(self._connection)
+        self._registry = Registry(settings.topics)
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
         self._follows: list[asyncio.Task[None]] = []
@@ -98,16 +100,19 @@ class Worker:
     async def run(self) -> int:
         """Run until a signal or a fatal fault. Returns the exit status: 0 after a drain, 1 after a fatal fault."""
         self._build_all(await probe(self._config, transactional_id=f"{self._settings.group_prefix}.probe"))
+        await self._check_topics()
         self._listen()
         server = self._serve_metrics()
         try:
             with self._signals():
-                await self._begin()
-                await asyncio.gather(*(r.app.start() for r in self.running))
                 watch = asyncio.create_task(self._watch())
-                await self._stop.wait()
-                watch.cancel()
-                await self._shut_down()
+                try:
+                    await self._begin()
+                    await asyncio.gather(*(r.app.start() for r in self.running))
+                    await self._stop.wait()
+                finally:
+                    watch.cancel()
+                    await self._shut_down()
         finally:
             if server is not None:
                 server.shutdown()
@@ -123,9 +128,12 @@ class Worker:
 
     def fail(self, error: BaseException) -> None:
         """A defect that must end the process: stop all agents, commit nothing more."""
-        if self._fatal is None:
-            self._fatal = error
-            log.critical("ending the worker: %r", error, exc_info=error)
+        if self._fatal is not None:
+            return
+        self._fatal = error
+        log.critical("ending the worker: %r", error, exc_info=error)
+        for r in self.running:
+            r.app.runtime.fail(error)
         self._stop.set()
 
     async def _watch(self) -> None:
@@ -144,6 +152,18 @@ class Worker:
             if isinstance(result, BaseException):
                 log.warning("stopping agent %s: %r", r.agent.name, result)
         await self._end()
+
+    async def _check_topics(self) -> None:
+        """Raises ConfigError naming the topics that are not there; a broker that creates them by itself would do it wrongly."""
+        found = await plan(self._registry, self._config)
+        missing = sorted(step.topic for step in found.steps if step.action == "create")
+        if missing:
+            raise ConfigError(
+                f"starting a worker: topics are missing at {self._settings.kafka}: {', '.join(missing)}; "
+                "headrace topics apply creates them"
+            )
+        for step in found.steps:
+            self._say(f"topics differ from what the agents declare, headrace topics apply would: {step}")
 
     async def _begin(self) -> None:
         """What stands beside the Faust apps: audit records, manifests, reference tables."""
@@ -225,8 +245,8 @@ class Worker:
         return promise
 
     def _build_all(self, facts: BrokerFacts) -> None:
-        promise, registry = self._promise(facts), Registry(self._settings.topics)
-        self.running = [self._build(agent, registry, promise) for agent in self._agents]
+        promise = self._promise(facts)
+        self.running = [self._build(agent, self._registry, promise) for agent in self._agents]
 
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings

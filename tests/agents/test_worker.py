@@ -161,6 +161,35 @@ async def test_a_record_whose_decision_does_not_fit_becomes_a_dead_letter(kafka:
     assert dead.value == records[1].value
 
 
+async def test_missing_topics_are_told_before_anything_is_read(broker: LocalBroker, tmp_path: Path) -> None:
+    """Without its topics a worker ends at once and says which and what to do; it creates none by accident."""
+    agent = unique_agent(Scripted())
+    settings = Settings(kafka=broker.bootstrap, data_dir=str(tmp_path))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=f"topics are missing.*{agent.writes.topic}.*headrace topics apply"):
+            await Worker([agent], settings, say=print, scorer_for=lambda agent: Scripted()).run()
+
+
+async def test_a_defect_ends_the_worker_and_commits_nothing_more(kafka: LocalBroker, tmp_path: Path) -> None:
+    """A scorer that breaks its contract ends all agents with status 1; a sound worker then decides every record once."""
+
+    class Broken(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            if any(getattr(q.features, "amount", 0) == 77 for q in questions):
+                raise RuntimeError("a defect")
+            return await super().score(questions, deadline)
+
+    agent = unique_agent(Scripted())
+    settings = Settings(kafka=kafka.bootstrap, data_dir=str(tmp_path), session_timeout=6, drain_timeout=1)
+    await with_topics(kafka, settings, [agent])
+    await produce(kafka.bootstrap, agent.reads.topic, [(r.key, r.value) for r in (order(f"k{i}", i) for i in range(200))])
+    broken = Worker([agent], settings, say=print, scorer_for=lambda agent: Broken(longest=0.01))
+    assert await asyncio.wait_for(broken.run(), 60) == 1
+    async with running([agent], settings, []):
+        found = await decisions(kafka, agent, 200)
+    assert sorted(orjson.loads(r.value)["score"] for r in found) == sorted(min(i, 100) for i in range(200))
+
+
 async def test_no_agent_is_a_mistake_that_is_told() -> None:
     """A worker without agents says so."""
     with pytest.raises(ConfigError, match="no agent was chosen"):
