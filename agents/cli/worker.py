@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from agents.engine.discover import discover, select
+from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
 from agents.settings import Settings
 
@@ -28,6 +29,8 @@ def worker(
     """
     settings = Settings()
     logging.basicConfig(level=LEVELS[settings.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     chosen = select(discover(Path(settings.agents_path) if settings.agents_path else None), agents or [])
 
     async def main() -> int:

@@ -46,5 +46,6 @@ async def test_a_broker_that_goes_and_comes_back(gently: bool, kafka: ApacheKafk
     await fleet.produce(60)
     await fleet.drained(90.0)
     await fleet.stop()
+    assert max(len(m.said().splitlines()) for m in fleet.members) < 200  # hundreds a second, before they were braked
     account = await fleet.verified()
     assert (account.totals.repeated, account.totals.out_of_order) == (0, 0)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
 from agents.settings import Settings
 from models.contract import Answer, Question
@@ -85,6 +86,8 @@ async def main() -> int:
     """Run until a signal."""
     settings = Settings()
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     fault = Fault(os.environ.get("FAULT", ""))
     agent = fault_agent(os.environ["FAULT_AGENT"], Instant(fault, float(os.environ.get("FAULT_CALL_SECONDS", "0.02"))))
     return await Worker([agent], settings, say=lambda line: print(line, flush=True), checkpoint=fault).run()
