@@ -83,7 +83,7 @@ async def measure(bootstrap: str, data_dir: Path, *, count: int, repeats: int, s
             if kind.name != "alone":
                 await create(bootstrap, decisions)
             async with contender(kind.module, given, python if kind.module == "quix" else None) as process:
-                found = await process.result(timeout=180.0)
+                found = await process.result(timeout=90.0)
             runs[kind.name].append(found)
             say(f"{turn + 1}/{repeats} {kind.title}: {found['cpu_us']:.1f} us CPU, {found['records'] / found['seconds']:.0f}/s")
             if turn == 0 and kind.name != "alone":

@@ -19,7 +19,7 @@ Given = dict[str, Any]
 
 
 async def rate(given: Given, *, workers: int, warm: float, window: float) -> float:
-    """Decisions a second that a read_committed subscriber sees of `workers` processes, once they have been under way for `warm`."""
+    """Decisions a second that a read_committed subscriber sees of `workers` processes, after `warm` seconds under way."""
     await create(given["bootstrap"], given["decisions"])
     async with contextlib.AsyncExitStack() as stack:
         running: list[Contender] = [await stack.enter_async_context(contender("headrace", given)) for _ in range(workers)]

@@ -35,9 +35,7 @@ async def measure(bootstrap: str, data_dir: Path, name: str, *, per_second: floa
     def take(records: list[Any]) -> bool:
         nonlocal seen
         now = time.perf_counter()
-        for found in records:
-            if int(found.key) >= skipped:
-                waited.append(1000 * (now - sent[found.key]))
+        waited.extend(1000 * (now - sent[found.key]) for found in records if int(found.key) >= skipped)
         seen += len(records)
         return seen >= total
 

@@ -53,7 +53,7 @@ async def run(given: dict[str, Any]) -> int:
     )  # fmt: skip
     worker = Worker(
         [agent], settings, say=lambda line: print(line, file=sys.stderr), scorer_for=lambda _: scorer, audit=False,
-        **({} if given.get("real_clock") else {"wall_ms": lambda: NOW_MS}),
+        wall_ms=lambda: NOW_MS,
     )  # fmt: skip
     watching = asyncio.create_task(watch(worker, meter, given.get("count")))
     status = await worker.run()
@@ -71,7 +71,7 @@ async def run(given: dict[str, Any]) -> int:
 
 async def watch(worker: Worker, meter: Meter, count: int | None) -> dict[str, Any]:
     """Start the meter at the first record handed over; stop the worker once all are committed."""
-    while not worker.running:
+    while not worker.running:  # noqa: ASYNC110 - the worker has no event for it
         await asyncio.sleep(0.002)
     engine, stats = worker.running[0].engine, worker.running[0].app.runtime.stats
     offer = engine.offer
@@ -82,7 +82,7 @@ async def watch(worker: Worker, meter: Meter, count: int | None) -> dict[str, An
         offer(slot)
 
     engine.offer = first  # type: ignore[method-assign]  # see above
-    while count is None or stats.outcomes < count:
+    while count is None or stats.outcomes < count:  # noqa: ASYNC110 - counters, read from outside
         await asyncio.sleep(0.01)
     found = meter.result(stats.outcomes)
     worker.stop()

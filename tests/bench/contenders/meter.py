@@ -50,8 +50,10 @@ def configuration() -> dict[str, Any]:
 
 def report(result: dict[str, Any]) -> None:
     """The last line of output, which the bench reads."""
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.stdout.flush()
+    out = sys.__stdout__  # Faust's worker puts a logger in place of sys.stdout
+    assert out is not None
+    out.write(json.dumps(result) + "\n")
+    out.flush()
 
 
 def leave(result: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import uvloop
 
 from tests.bench.contenders.meter import Meter, configuration, leave, tune_collector
 from tests.bench.shared import Work
+from topics.record import Raw
 
 
 def main() -> None:
@@ -35,8 +36,10 @@ def main() -> None:
         nonlocal done
         async for event in stream.events():
             meter.start()
-            made = work(event.message)
-            partition = event.message.partition
+            at = event.message
+            partition = at.partition
+            milliseconds = round(1000 * at.timestamp)  # Faust's messages have seconds
+            made = work(Raw(at.topic, at.value, at.key, at.headers or (), partition, at.offset, milliseconds))
             await out.send(key=made.key, value=made.value, headers=dict(made.headers), partition=partition)
             done += 1
             if done >= count:
