@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from agents.engine.topology import registry_for
 from agents.settings import Settings
 from tests.support.fault_worker import PARTITIONS, fault_agent
-from tests.support.kafka import create_topic
 from topics import names
+from topics.admin import apply, plan
+from topics.connection import KafkaConfig
 from topics.dev_broker import LocalBroker
 from topics.ends import end_offsets
 from topics.verify.facts import Account
@@ -102,10 +103,10 @@ class Fleet:
         )
 
     async def create(self) -> None:
-        """Create every topic of the agent."""
-        for spec in registry_for([fault_agent(self.agent)], Settings()):
-            policy = "compact" if "compact" in spec.cleanup else "delete"
-            await create_topic(self.broker.bootstrap, spec.topic, spec.partitions, cleanup_policy=policy)
+        """Create every topic of the agent, as `headrace topics apply` does."""
+        config = KafkaConfig(self.broker.bootstrap)
+        specs = list(registry_for([fault_agent(self.agent)], Settings()))
+        await apply(await plan(specs, config), config)
 
     async def produce(self, count: int, *, pause: float = 0.0) -> None:
         """Input of every kind: to be asked about, decided by rule, skipped, undecodable; twelve keys over all partitions."""
