@@ -78,7 +78,7 @@ async def scaling(bootstrap: str, source: str, data_dir: Path, *, window: float,
 async def memory(
     bootstrap: str, source: str, data_dir: Path, *, backlog: int, seconds: float, say: Callable[[str], None]
 ) -> Json:
-    """RSS while the model never answers and `backlog` records wait: sampled from three seconds after the first record on."""
+    """RSS while the model never answers and `backlog` records wait: sampled once it has paused, six seconds after its start."""
     given = model_bound(bootstrap, source, data_dir, "bench.stalled", 64)
     del given["model_seconds"]
     given |= {"model_seconds": None, "deadline": "10m", "drain": 0.5}
@@ -95,8 +95,8 @@ async def memory(
         found = await process.result(60.0)
     mib = [value / 2**20 for value in samples]
     assert found["pauses"], "reading never paused: nothing was held"
-    say(f"stalled over {backlog:,} records: {mib[0]:.0f} MiB at first, {max(mib):.0f} at most; {found['held']:,} held")
+    say(f"stalled over {backlog:,} records: {mib[0]:.0f} MiB at first, {max(mib):.0f} at most; paused by {found['pauses']}")
     return {
         "backlog": backlog, "seconds": seconds, "first_mib": mib[0], "max_mib": max(mib), "growth_mib": max(mib) - mib[0],
-        "held": found["held"], "pauses": found["pauses"],
+        "pauses": found["pauses"],
     }  # fmt: skip

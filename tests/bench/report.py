@@ -61,5 +61,5 @@ def show(found: Json, console: Console) -> None:
     for name in ("", "measured", "goal", ""):
         table.add_column(name)
     for row in found["expectations"]:
-        table.add_row(row["name"], f"{row['measured']:.2f}", row["goal"], "holds" if row["holds"] else "missed")
+        table.add_row(row["name"], f"{row['measured']:.3f}", row["goal"], "holds" if row["holds"] else "missed")
     console.print(table)

@@ -62,7 +62,7 @@ async def run(given: dict[str, Any]) -> int:
     stats = worker.running[0].app.runtime.stats
     found = results[0] if isinstance(results[0], dict) else meter.result(stats.outcomes)
     found |= {
-        "commits": stats.commits, "status": status, "held": stats.held_records, "first_at": meter.first_at,
+        "commits": stats.commits, "status": status, "first_at": meter.first_at,
         "calls": worker.running[0].engine.stats.batches, "pauses": dict(stats.pauses),
     }  # fmt: skip
     report(found)
