@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from topics.connection import KafkaConfig
-
 from agents.settings import Settings
+from topics.connection import KafkaConfig
 
 
 def kafka_config(settings: Settings) -> KafkaConfig:
