@@ -90,17 +90,21 @@ class Joins:
             out[one.name] = one.joined(row, event_ms)
         return out, complete
 
-    async def wait(self, value: Any, event_ms: int) -> Mapping[str, Joined]:
-        """The rows once all are there, or what there is when each missing one has been waited for. Raises DataFault(join)."""
-        rows = await asyncio.gather(*(self._row(one, one.key(value)) for one in self._all))
+    async def wait(self, value: Any, event_ms: int, waited: float = 0.0) -> Mapping[str, Joined]:
+        """The rows once all are there, or what there is when each missing one has been waited for. Raises DataFault(join).
+
+        `waited` are the seconds since the record was handed over: they are part of what a join waits, so that records behind
+        one another do not each wait anew.
+        """
+        rows = await asyncio.gather(*(self._row(one, one.key(value), waited) for one in self._all))
         return {one.name: one.joined(row, event_ms) for one, row in zip(self._all, rows, strict=True)}
 
-    async def _row(self, one: _One, key: Any) -> StoredRow | None:
+    async def _row(self, one: _One, key: Any, waited: float) -> StoredRow | None:
         if key is None:
             return None
         row = one.table.get(key)
-        if one.wait and one.missing(row) and not _hopeless(row, key):
-            row = await one.table.wait_for(key, one.wait)
+        if one.wait > waited and one.missing(row) and not _hopeless(row, key):
+            row = await one.table.wait_for(key, one.wait - waited)
         return row
 
 

@@ -37,7 +37,6 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("batches", "counter", "Micro-batches handed to the scorer."),
     Definition("records_asked", "counter", "Records in those batches."),
     Definition("records_unanswered", "counter", "Records asked about in vain, by what happened.", ("status",)),
-    Definition("records_expired", "counter", "Records whose deadline passed before they could be asked about."),
     Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
     # the Kafka side; see topics/transport/stats.py for what each event and reason means
     Definition("commits", "counter", "Commits confirmed by the broker; transactions under exactly once."),
@@ -89,7 +88,6 @@ class EngineSource:
         yield "reasons_dropped", (), self._engine.pipeline.rules.reasons_dropped
         yield "batches", (), stats.batches
         yield "records_asked", (), stats.asked
-        yield "records_expired", (), stats.expired
         yield "calls_in_flight", (), stats.in_flight
         tables = (
             ("decisions", counts.outcomes), ("decision_tiers", counts.tiers), ("dead_letters", counts.dead_letters),

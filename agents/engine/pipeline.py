@@ -20,7 +20,7 @@ from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
 from models.contract import Answer
 from schemas.change import Change
 from schemas.dead_letter import Fault
-from schemas.errors import RecordTooLarge
+from schemas.errors import DataFault, RecordTooLarge
 from schemas.event import Event
 from schemas.identity import decision_id, input_hash
 from schemas.reading import Reading
@@ -154,7 +154,10 @@ class Pipeline:
             return self._settled(record, part, parts, self._skip(fate.rule))
         item = Item(record, value, subject, part, parts, event_ms, self._wall_ms(), fate.views)
         if isinstance(value, Change) and value.op == "d":
-            item.settled = self._retract(item)
+            try:
+                item.settled = self._retract(item)
+            except Exception as error:  # noqa: BLE001 - a time that can not be written, for one
+                self.fail(item, "decide", error)
         return item
 
     def _feed(self, state: PartitionState, value: Any, record: RawRecord) -> tuple[str, int, Fate]:
@@ -178,15 +181,29 @@ class Pipeline:
         return item.subject if order is Order.KEY else PARTITION_LANE if order is Order.PARTITION else None
 
     def waits(self, item: Item) -> bool:
-        """Try the joins without waiting. True where a row is still to be waited for."""
+        """Try the joins without waiting. True where a row is still to be waited for; a join that fails settles the item."""
         if self._joins is None:
             item.joins = self._empty
             return False
-        item.joins, complete = self._joins.now(item.value, item.event_ms)
+        try:
+            item.joins, complete = self._joins.now(item.value, item.event_ms)
+        except Exception as error:  # noqa: BLE001 - see _part
+            self.fail(item, "join", error)
+            return False
         return not complete
 
+    async def wait(self, item: Item, waited: float) -> None:
+        """Wait for the rows that are missing, `waited` seconds less than the joins allow. Never raises."""
+        assert self._joins is not None
+        try:
+            item.joins = await self._joins.wait(item.value, item.event_ms, waited)
+        except Exception as error:  # noqa: BLE001 - see _part
+            self.fail(item, "join", error)
+
     def prepare(self, item: Item) -> None:
-        """Compute the features, or settle by skip or rule. Needs `item.joins`. Never raises."""
+        """Compute the features, or settle by skip or rule, unless a join has settled it. Needs `item.joins`. Never raises."""
+        if item.settled is not None:
+            return
         record = item.record
         where = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
         joins = item.joins if item.joins is not None else self._empty
@@ -228,8 +245,8 @@ class Pipeline:
             self.fail(item, "decide", error)
 
     def fail(self, item: Item, stage: Any, error: Exception) -> None:
-        """An agent's function raised on this item: a dead letter that says which and how."""
-        fault = Fault(stage, "agent-error", _describe(error))
+        """A stage raised on this item: a dead letter that says which and how."""
+        fault = error.fault if isinstance(error, DataFault) else Fault(stage, "agent-error", _describe(error))
         item.settled = self._bury(item.record, fault, item.part, item.parts)
 
     def too_large(self, item: Item, error: RecordTooLarge) -> Settled:
@@ -288,11 +305,14 @@ def _describe(error: Exception) -> str:
 
 
 def finished(items: Sequence[Item]) -> tuple[tuple[Outbound, ...], str | None, tuple[tuple[int, str], ...]]:
-    """All parts of one record as (outbound, skip rule of the whole record, skipped parts)."""
+    """All parts of one record as (outbound, skip rule of the whole record, skipped parts).
+
+    Where several rules skipped all parts, the record's rule is their names joined by "+".
+    """
     if len(items) == 1 and (only := items[0].settled) is not None:
         return only.outbound, only.skip, ()
     outbound = tuple(made for item in items if item.settled for made in item.settled.outbound)
     skips = tuple((item.part, item.settled.skip) for item in items if item.settled and item.settled.skip is not None)
     if not outbound:
-        return (), skips[0][1], ()
+        return (), "+".join(sorted({rule for _, rule in skips})), ()
     return outbound, None, skips

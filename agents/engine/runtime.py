@@ -7,6 +7,7 @@ or a vendor: the transport bounds what is held, the scorer meets its deadline.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,27 +28,34 @@ Agent = DecisionAgent[Any, Any, Any]
 CURABLE = frozenset({"timeout", "unavailable", "limited", "rejected"})
 """What an agent that waits for an answer waits out; the rest is about the record itself and would be the same next time."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
+MOST_REJECTIONS = 12
+"""About two minutes of asking again; then the record is decided without an answer."""
 FALLBACK_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """One handed record, until all its parts are finished."""
+    """One handed record, until all its parts are finished. `since` is when it was handed over.
+
+    `held` are lanes whose part of it has its outcome: what is behind them waits until the whole record is handed back, or it
+    would overtake.
+    """
 
     partition: OwnedPartition
     slot: Slot
     index: int
     items: list[Item]
     left: int
+    since: float
+    held: list[Lane[Entry]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An item in its lane; `deadline` is in seconds of the loop's clock, `weight` in bytes."""
+    """An item in its lane; `weight` in bytes."""
 
     record: Record
     item: Item
-    deadline: float
     weight: int
     attempts: int = 0
 
@@ -68,7 +76,6 @@ class EngineStats:
     batches: int = 0
     asked: int = 0
     in_flight: int = 0
-    expired: int = 0
     waited: int = 0
     unanswered: dict[str, int] = field(default_factory=dict)
 
@@ -104,6 +111,7 @@ class Engine:
         self._waits: set[asyncio.Task[None]] = set()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due: deque[Lane[Entry]] = deque()
 
     @property
     def scorer_name(self) -> str:
@@ -172,16 +180,16 @@ class Engine:
         """Read the records of a slot in order; what has its outcome at once is finished at once."""
         partition, pipeline = slot.partition, self.pipeline
         work = self._works[partition.tp]
-        deadline = asyncio.get_running_loop().time() + self._seconds
+        now = asyncio.get_running_loop().time()
         for index, record in enumerate(slot.records):
             if partition.is_done(slot, index):
                 pipeline.replay(work.state, record)
                 continue
             items = pipeline.read(work.state, record)
-            held = Record(partition, slot, index, items, len(items))
+            held = Record(partition, slot, index, items, len(items), now)
             weight = len(record.value or b"")
             for item in items:
-                self._enter(work, Entry(held, item, deadline, weight))
+                self._enter(work, Entry(held, item, weight))
         self._pump()
 
     # ---- lanes -------------------------------------------------------------------------------------------------------
@@ -191,7 +199,8 @@ class Engine:
         # With joins, an item behind others is looked up when it is the head: the wait for their rows is then over.
         if item.settled is None and (self._joins is None or key not in lanes) and not pipeline.waits(item):
             pipeline.prepare(item)
-        if item.settled is not None and (key not in lanes or not item.settled.ordered):
+        settled = item.settled
+        if settled is not None and (not settled.ordered or (key not in lanes and len(entry.record.items) == 1)):
             self._finish(entry)
             return
         lane = lanes.add(key, entry)
@@ -201,7 +210,20 @@ class Engine:
             self._batcher.grew()
 
     def _advance(self, lane: Lane[Entry]) -> None:
-        """Bring an idle lane on: finish heads that have their outcome, wait for a join, or queue the head to be asked."""
+        """Bring an idle lane on, and those that its records free: one after the other, however long the chain."""
+        self._due.append(lane)
+        if len(self._due) > 1:
+            return  # the loop that is running takes it
+        try:
+            while self._due:
+                if self._due[0].idle:
+                    self._bring_on(self._due[0])
+                self._due.popleft()
+        finally:
+            self._due.clear()  # only an exception leaves any, and it ends the engine
+
+    def _bring_on(self, lane: Lane[Entry]) -> None:
+        """Finish heads that have their outcome, wait for a join, or queue the head to be asked."""
         while lane.items:
             entry = lane.items[0]
             item = entry.item
@@ -212,15 +234,20 @@ class Engine:
                     return
                 self.pipeline.prepare(item)
             if item.settled is None:
-                self._batcher.put(lane, asyncio.get_running_loop().time(), entry.deadline)
+                now = asyncio.get_running_loop().time()
+                self._batcher.put(lane, now, now + self._seconds)
                 return
             lane.items.popleft()
             self._finish(entry)
+            record = entry.record
+            if record.left and not (lane.items and lane.items[0].record is record):
+                lane.busy = True
+                record.held.append(lane)
+                return
         lane.home.tidy(lane)
 
     async def _wait_for_join(self, lane: Lane[Entry], entry: Entry) -> None:
-        assert self._joins is not None
-        entry.item.joins = await self._joins.wait(entry.item.value, entry.item.event_ms)
+        await self.pipeline.wait(entry.item, asyncio.get_running_loop().time() - entry.record.since)
         lane.busy = False
         if not lane.dead:
             self.pipeline.prepare(entry.item)
@@ -228,7 +255,7 @@ class Engine:
             self._pump()
 
     def _finish(self, entry: Entry) -> None:
-        """Hand a record back once its last part is through."""
+        """Hand a record back once its last part is through, and free the lanes that waited for it."""
         record = entry.record
         record.left -= 1
         if record.left:
@@ -238,6 +265,9 @@ class Engine:
         except RecordTooLarge as error:
             letter = self.pipeline.too_large(entry.item, error)
             record.partition.finish(record.slot, record.index, Finished(letter.outbound))
+        for lane in record.held:
+            lane.busy = False
+            self._advance(lane)
 
     # ---- calls -------------------------------------------------------------------------------------------------------
     def _pump(self) -> None:
@@ -252,7 +282,14 @@ class Engine:
             self._timer = None
         at = self._batcher.flush_at()
         if at is not None and not self._paused and self.stats.in_flight < self.agent.in_flight:
-            self._timer = loop.call_at(at, self._pump)
+            self._timer = loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """A callback of the loop has nobody to raise to."""
+        try:
+            self._pump()
+        except Exception as error:  # noqa: BLE001 - see _guarded
+            self._on_fatal(error)
 
     def _askable(self, entry: Entry) -> bool:
         """Whether an item behind the head of its lane may be in the same call."""
@@ -274,7 +311,7 @@ class Engine:
                 self.pipeline.conclude(entry.item, answer)
                 continue
             self.stats.unanswered[answer.status] = self.stats.unanswered.get(answer.status, 0) + 1
-            if self.agent.on_no_answer == "wait" and answer.status in CURABLE:
+            if self.agent.on_no_answer == "wait" and _curable(answer.status, entry.attempts):
                 entry.attempts += 1
                 again.add(lane)
             elif self.agent.on_no_answer == "fallback":
@@ -286,26 +323,18 @@ class Engine:
         self._give_back(batch, again)
 
     async def _answers(self, entries: list[Entry]) -> Sequence[Answer[Any]]:
-        """One answer each. Items whose deadline has passed while they waited are not paid for."""
-        now = asyncio.get_running_loop().time()
-        if self.agent.on_no_answer == "wait":
-            for entry in entries:
-                entry.deadline = max(entry.deadline, now + self._seconds)
-        live = [entry for entry in entries if entry.deadline > now]
-        self.stats.expired += len(entries) - len(live)
-        late: Answer[Any] = Answer("timeout", why="the deadline passed before it could be asked")
-        if not live:
-            return [late] * len(entries)
+        """One answer each, within the agent's deadline.
+
+        The deadline runs from here: time behind others, in Kafka or in memory, is the stream's backlog. Counted against a
+        record it would turn a model that is merely slow into one that never answers (docs/decisions/deadline.md).
+        """
         self.stats.batches += 1
-        self.stats.asked += len(live)
-        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in live if e.item.features is not None]
-        got = await self._scorer.score(questions, min(entry.deadline for entry in live))
-        if len(got) != len(live):
-            raise FatalError(f"asking {self._scorer.name}: {len(got)} answers to {len(live)} questions")
-        if len(live) == len(entries):
-            return got
-        by_entry = dict(zip(map(id, live), got, strict=True))
-        return [by_entry.get(id(entry), late) for entry in entries]
+        self.stats.asked += len(entries)
+        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
+        got = await self._scorer.score(questions, asyncio.get_running_loop().time() + self._seconds)
+        if len(got) != len(entries):
+            raise FatalError(f"asking {self._scorer.name}: {len(got)} answers to {len(entries)} questions")
+        return got
 
     async def _fall_back(self, entries: list[Entry]) -> None:
         assert self._fallback is not None
@@ -316,32 +345,30 @@ class Engine:
 
     def _give_back(self, batch: list[tuple[Lane[Entry], Entry]], again: set[Lane[Entry]]) -> None:
         """Finish what has its outcome, in order, and bring the lanes on; those of `again` keep their items and wait first."""
-        lanes: dict[Lane[Entry], None] = {}
+        lanes: dict[Lane[Entry], int] = {}
         kept: list[tuple[Lane[Entry], Entry]] = []
         for lane, entry in batch:
             if lane.dead:
                 continue
-            lanes[lane] = None
-            if lane in again:
+            lanes[lane] = max(lanes.get(lane, 0), entry.attempts)
+            # A part of a larger record goes back too: its lane waits for the rest of the record (see _bring_on).
+            if lane in again or len(entry.record.items) > 1 or (kept and kept[-1][0] is lane):
                 kept.append((lane, entry))
             else:
                 self._finish(entry)
         for lane, entry in reversed(kept):
             lane.items.appendleft(entry)
-        for lane in lanes:
+        for lane, attempts in lanes.items():
             if lane in again:
                 self.stats.waited += 1
-                self._start(self._wait_for_model(lane), self._waits)
+                self._start(self._wait_for_model(lane, attempts), self._waits)
                 continue
             lane.busy = False
-            if lane.items:
-                self._advance(lane)
-            else:
-                lane.home.tidy(lane)
+            self._advance(lane)
         self._pump()
 
-    async def _wait_for_model(self, lane: Lane[Entry]) -> None:
-        attempts = max(entry.attempts for entry in lane.items)
+    async def _wait_for_model(self, lane: Lane[Entry], attempts: int) -> None:
+        """Back off before the items of a lane are asked about again; `attempts` in vain so far."""
         await asyncio.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempts - 1, 8)))
         lane.busy = False
         if not lane.dead:
@@ -360,6 +387,11 @@ class Engine:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, outcomes must not go on as if it had not happened
             self._on_fatal(error)
+
+
+def _curable(status: str, attempts: int) -> bool:
+    """Whether to wait. A rejection may be a key that somebody is about to renew, or this record's own content: not for ever."""
+    return status in CURABLE and (status != "rejected" or attempts < MOST_REJECTIONS)
 
 
 def _weight(entry: Entry) -> int:

@@ -250,7 +250,7 @@ class DecisionAgent(Generic[V, F, A]):
     `watch` fields of an update that did not change make it a skip `unwatched-change`. `on_delete` "retract" publishes a
     retraction for a deleted row. `adverse` outcomes that a model reaches by itself go to `review_outcome` unless
     `adverse_alone`. `on_no_answer`: "wait" asks until there is an answer, "review" and "fallback" call `decide` without
-    one or with the answer of `fallback`. `deadline` runs from the hand-over of a record. `valid_for` from event time.
+    one or with the answer of `fallback`. `deadline` runs from the moment a record is asked about. `valid_for` from event time.
     """
 
     name: str

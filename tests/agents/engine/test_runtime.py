@@ -4,22 +4,84 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 
-from agents.engine.spec import Batch, Order
+from agents.engine.joins import MemoryTable
+from agents.engine.pipeline import Pipeline
+from agents.engine.runtime import Engine
+from agents.engine.spec import Batch, Join, Order
 from agents.engine.trial import TrialOutcome, try_records
+from agents.engine.verdicts import Site
 from models.contract import Answer, Question
 from schemas.decision import Decision
 from schemas.errors import FatalError
-from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, order, simple_agent
-from topics.record import Raw
+from schemas.event import Event
+from tests.support.simple_agent import OrderAnswer, OrderFeatures, Purchase, Scripted, order, simple_agent
+from topics.decode.result import Decoded
+from topics.handover import Finished, Slot, TopicPartition
+from topics.record import Raw, RawRecord
+from topics.spec import change_topic
 
 
 async def outcomes(agent: Any, records: Sequence[Raw], scorer: Any, **more: Any) -> list[TrialOutcome]:
     return [outcome async for outcome in try_records(agent, records, scorer, **more)]
+
+
+CUSTOMERS = change_topic("customers", Purchase, key=("who",))
+
+
+class Recording:
+    """A partition that writes down which subjects left, in order."""
+
+    tp = TopicPartition("orders", 0)
+    start = log_start = 0
+    dead = False
+
+    def __init__(self, left: list[tuple[int, str]]) -> None:
+        self.left = left
+        self.finished = 0
+
+    def finish(self, slot: Slot, index: int, outcome: Finished) -> None:
+        self.finished += 1
+        for made in outcome.outbound:
+            if made.purpose == "decision":
+                body = orjson.loads(made.value or b"")
+                self.left.append((body["source"]["offset"], body["subject"]["id"]))
+
+    def is_done(self, slot: Slot, index: int) -> bool:
+        return False
+
+    def limit(self, topic: str) -> int:
+        return 1_000_000
+
+    async def read_back(self, count: int) -> AsyncIterator[Sequence[Raw]]:
+        return
+        yield
+
+    async def done(self, wanted: int) -> None:
+        while self.finished < wanted:  # noqa: ASYNC110 - the engine tells the partition, not us
+            await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A slot."""
+
+    records: Sequence[Raw]
+    partition: Recording
+
+
+def engine_of(agent: Any, scorer: Any, *, decode: Any = None, failed: list[BaseException] | None = None) -> Engine:
+    """The engine alone, with a decoder of the test's."""
+    pipeline = Pipeline(
+        agent, Site(manifest="test"), dead_letters="dlq", judgements=None, joins=None, wall_ms=lambda: 1, decode=decode
+    )
+    return Engine(agent, pipeline, scorer, on_fatal=(failed if failed is not None else []).append)
 
 
 def verdicts(found: list[TrialOutcome]) -> list[Any]:
@@ -153,22 +215,120 @@ async def test_a_fallback_answers_in_place_of_the_model_and_says_so() -> None:
     assert (found.decisions[0]["tier"], found.decisions[0]["outcome"], found.decisions[0]["score"]) == ("fallback", "accept", 7)
 
 
-async def test_records_past_their_deadline_are_not_paid_for() -> None:
-    """With one call at a time and a call as long as the deadline, what had to wait too long is answered 'none', unasked."""
+async def test_a_backlog_is_not_mistaken_for_a_model_that_does_not_answer() -> None:
+    """One call at a time, each half as long as the deadline: all are decided by the model, each call with its whole deadline."""
+    left: list[float] = []
 
     class Slow(Scripted):
         async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
-            got = await super().score(questions, deadline)
-            await asyncio.sleep(0.25)
-            return got
+            left.append(deadline - asyncio.get_running_loop().time())
+            await asyncio.sleep(0.1)
+            return await super().score(questions, deadline)
 
     scorer = Slow()
     agent = simple_agent(scorer, in_flight=1, batch=Batch(1, within="0ms"), deadline="200ms")
+    found = await outcomes(agent, [order("a"), order("b"), order("a"), order("c"), order("a")], scorer)
+    assert [o.decisions[0]["tier"] for o in found] == ["model"] * 5
+    assert min(left) > 0.15
+
+
+async def test_a_rejection_is_not_waited_out_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that waits gives a record that is rejected again and again to a person, and its key goes on."""
+    monkeypatch.setattr("agents.engine.runtime.FIRST_WAIT", 0.001)
+    good = Answer("answered", OrderAnswer(risk=1, verdict="accept"))
+    scorer = Scripted(lambda f: Answer("rejected", why="400") if f.amount == 1 else good)
+    agent = simple_agent(scorer, on_no_answer="wait", batch=Batch(1, within="1ms"))
+    found = await outcomes(agent, [order("a", 1), order("a", 2)], scorer)
+    assert verdicts(found) == ["review", "accept"]
+
+
+@pytest.mark.parametrize("how", [Order.KEY, Order.PARTITION])
+async def test_parts_of_one_record_do_not_let_later_records_overtake(how: Order) -> None:
+    """While one subject of a pack is slow, later records of the pack's other subjects wait: what leaves, leaves in order."""
+    left: list[tuple[int, str]] = []
+
+    class Slow(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            asked = [q.features for q in questions if isinstance(q.features, OrderFeatures)]
+            await asyncio.sleep(0.2 if any(f.who == "b" for f in asked) else 0)
+            return await super().score(questions, deadline)
+
+    scorer = Slow()
+    packs = [[("a", 1), ("b", 2)], [("a", 3)], [("b", 4), ("a", 5), ("a", 6)], [("c", 7)], [("a", 8), ("c", 9)]]
+    agent = simple_agent(scorer, order=how, batch=Batch(2, within="1ms"))
+
+    def unpack(record: RawRecord) -> Decoded[Event[Purchase]]:
+        pairs = orjson.loads(record.value or b"[]")
+        return Decoded(tuple(Event(Purchase(who=who, amount=amount)) for who, amount in pairs))
+
+    partition = Recording(left)
+    engine = engine_of(agent, scorer, decode=unpack)
+    await engine.take(partition)
+    records = [Raw("orders", orjson.dumps(pack), offset=n, timestamp=1) for n, pack in enumerate(packs)]
+    engine.offer(Listed(records, partition))
+    async with asyncio.timeout(5):
+        await partition.done(len(packs))
+    await engine.close()
+    for who in "abc":
+        mine = [offset for offset, subject in left if subject == who]
+        assert mine == sorted(mine), f"{who} left in the order {mine}"
+    assert len(left) == 9
+    assert len({offset for offset, _ in left}) == 5
+
+
+async def test_a_join_that_fails_is_a_dead_letter_wherever_it_stands() -> None:
+    """A key that can not be made, at the head of a lane and behind it: each such record has a dead letter, the others go on."""
+
+    def key(event: Event[Purchase]) -> Any:
+        if event.row.wish == "bad-join":
+            raise ValueError("no key can be made of this")
+        return None
+
+    scorer = Scripted()
+    agent = simple_agent(scorer, joins={"customer": Join(CUSTOMERS, on=key, wait="1s")}, batch=Batch(4, within="20ms"))
+    records = [order("a", wish="bad-join"), order("a"), order("a", wish="bad-join"), order("a"), order("b")]
+    found = await outcomes(agent, records, scorer, tables={"customer": MemoryTable(CUSTOMERS)})
+    assert verdicts(found) == ["dead_letter", "accept", "dead_letter", "accept", "accept"]
+    assert found[0].dead_letters[0]["headrace_stage"] == "join"
+
+
+async def test_records_behind_one_another_share_the_wait_for_a_missing_row() -> None:
+    """The wait of a join counts from the hand-over: twelve records of one subject wait once, not twelve times."""
+    scorer = Scripted()
+    agent = simple_agent(scorer, joins={"customer": Join(CUSTOMERS, on=lambda event: 7, wait="300ms")})
     began = time.monotonic()
-    found = await outcomes(agent, [order("a"), order("b"), order("c")], scorer)
-    assert [o.decisions[0]["tier"] for o in found] == ["model", "none", "none"]
-    assert len(scorer.batches) == 1
-    assert time.monotonic() - began < 5
+    found = await outcomes(agent, [order("a", n) for n in range(12)], scorer, tables={"customer": MemoryTable(CUSTOMERS)})
+    assert time.monotonic() - began < 2
+    assert verdicts(found) == ["accept"] * 12
+    assert found[11].decisions[0]["inputs"][0]["status"] == "missing"
+
+
+async def test_a_retraction_that_can_not_be_written_is_a_dead_letter() -> None:
+    """A delete whose source says the year 10000 does not end the engine."""
+    spec = change_topic("purchases", Purchase, key=("who",))
+    scorer = Scripted()
+    agent = simple_agent(scorer, reads=spec, subject=lambda change: str(change.key["who"]), on_delete="retract")
+    value = {"before": {"who": "a", "amount": 1}, "after": None, "op": "d", "source": {"connector": "mysql", "ts_ms": 10**18}}
+    record = Raw("purchases", orjson.dumps(value), b'{"who": "a"}', timestamp=1)
+    (found,) = await outcomes(agent, [record], scorer)
+    assert found.kind == "dead_letter"
+
+
+async def test_a_partition_lost_while_its_model_is_away_ends_nothing() -> None:
+    """The answer and the loss in one turn of the loop: no defect is told, and nothing of the partition is finished."""
+    failed: list[BaseException] = []
+    partition = Recording([])
+    scorer = Scripted(lambda f: Answer("unavailable"))
+    engine = engine_of(simple_agent(scorer, on_no_answer="wait", batch=Batch(1, within="0ms")), scorer, failed=failed)
+    await engine.take(partition)
+    engine.offer(Listed([order("a")], partition))
+    while not scorer.batches:  # noqa: ASYNC110 - see above
+        await asyncio.sleep(0)
+    engine.lose(partition.tp)
+    await asyncio.sleep(0.8)
+    await engine.close()
+    assert failed == []
+    assert partition.finished == 0
 
 
 async def test_a_scorer_that_miscounts_ends_the_engine() -> None:
