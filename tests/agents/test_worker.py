@@ -294,6 +294,56 @@ async def test_fausts_own_command_starts_one_agent(kafka: LocalBroker, environme
     assert worker.returncode == 0, log.read_text("utf-8", "replace")
 
 
+DEFECTIVE = '''
+"""An agent whose scorer breaks its contract."""
+
+import dataclasses
+
+from agents.product_quality import AGENT as SOUND
+from topics.spec import out_topic
+
+
+class Defective:
+    name = "defective"
+
+    async def score(self, questions, deadline):
+        raise RuntimeError("a defect")
+
+    async def close(self):
+        pass
+
+
+AGENT = dataclasses.replace(
+    SOUND, name="defective", scorer=Defective(), answer_model=SOUND.answers, writes=out_topic("defective-decisions")
+)
+'''
+
+
+@pytest.mark.parametrize("command", [("agents.cli.main", "worker", "defective"), ("faust", "-A", "agents.engine.app", "worker")])
+async def test_a_defect_ends_the_process_whoever_started_it(
+    kafka: LocalBroker, environment: dict[str, str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """`headrace worker` and Faust's own command both end with a status other than 0, and nothing was decided."""
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    (folder / "defective.py").write_text(DEFECTIVE, "utf-8")
+    stem = uuid.uuid4().hex[:8]
+    placed = json.loads(environment["HEADRACE_TOPICS"]) | {"defective-decisions": {"physical": f"defective-{stem}"}}
+    runs = environment | {
+        "HEADRACE_TOPICS": json.dumps(placed), "HEADRACE_AGENTS_PATH": str(folder), "HEADRACE_FAUST_AGENT": "defective",
+        "PYTHONWARNINGS": "ignore",
+    }  # fmt: skip
+    apply = [sys.executable, "-m", "agents.cli.main", "topics", "apply", "defective"]
+    done = await asyncio.to_thread(subprocess.run, apply, env=runs, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    await produce(kafka.bootstrap, placed["machine-readings"]["physical"], [reading("m1", 1)])
+    log = tmp_path / "worker.log"
+    with process(runs, log, *command) as worker:
+        status = await asyncio.to_thread(worker.wait, 40)
+    assert status not in (0, None), log.read_text("utf-8", "replace")[-2000:]
+    assert await read_all(kafka.bootstrap, f"defective-{stem}") == []
+
+
 async def until(condition: Any, seconds: float) -> None:
     """Wait for something, at most so long."""
     limit = time.monotonic() + seconds
