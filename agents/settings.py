@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     )
     topics: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description='Per topic, by logical name: physical name, encoding hints, partitions. '
+        description="Per topic, by logical name: physical name, encoding hints, partitions. "
         'Example: {"loan-applications": {"physical": "bank.public.loan_application", "decimals": {"amount": 2}}}.',
     )
     agents: dict[str, dict[str, Any]] = Field(
@@ -40,7 +40,9 @@ class Settings(BaseSettings):
         description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says. "
         'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
     )
-    group_prefix: str = Field(default="headrace", description="Consumer group of an agent is PREFIX.AGENT.")
+    group_prefix: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,100}$", default="headrace", description="Consumer group of an agent is PREFIX.AGENT."
+    )
     tenant: str = Field(default="default", description="Written into every decision.")
     run: str = Field(default="live", description='Part of every decision id: "live" unless a replay is asked for.')
     agents_path: str | None = Field(
@@ -55,24 +57,45 @@ class Settings(BaseSettings):
     model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
 
     session_timeout: float = Field(
+        ge=1,
+        le=1800,
+        allow_inf_nan=False,
         default=30.0,
         description="Seconds without heartbeat after which the group drops a worker. "
         "The embedded broker makes a join wait half of it.",
     )
-    drain_timeout: float = Field(default=20.0, description="Seconds that a stop or a rebalance waits for calls in flight.")
+    drain_timeout: float = Field(
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        default=20.0,
+        description="Seconds that a stop or a rebalance waits for calls in flight.",
+    )
     rebalance_timeout: float | None = Field(
         default=None,
         description="Seconds that the group waits for a member that drains before it goes on without it. "
         "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more.",
     )
     commit_gap: float = Field(
-        default=0.0, description="Least seconds between two commits of one partition: latency traded for fewer transactions."
+        ge=0,
+        le=60,
+        allow_inf_nan=False,
+        default=0.0,
+        description="Least seconds between two commits of one partition: latency traded for fewer transactions.",
     )
-    transaction_timeout: float = Field(default=60.0, description="Seconds after which the broker aborts an open transaction.")
-    hold_records: int = Field(default=8192, description="Most records held per agent; past it reading pauses.")
-    hold_bytes: int = Field(default=64 * 1024 * 1024, description="Most bytes of records held per agent; past it reading pauses.")
-    hold_span: int = Field(default=50_000, description="Most offsets between frontier and last read; past it reading pauses.")
-    commit_metadata_bytes: int = Field(default=4096, description="offset.metadata.max.bytes of the brokers.")
-    metrics_port: int | None = Field(default=None, description="Serve Prometheus metrics on this port. Unset: nothing listens.")
+    transaction_timeout: float = Field(
+        ge=1, le=900, allow_inf_nan=False, default=60.0, description="Seconds after which the broker aborts an open transaction."
+    )
+    hold_records: int = Field(ge=1, default=8192, description="Most records held per agent; past it reading pauses.")
+    hold_bytes: int = Field(
+        ge=1024, default=64 * 1024 * 1024, description="Most bytes of records held per agent; past it reading pauses."
+    )
+    hold_span: int = Field(
+        ge=1, default=50_000, description="Most offsets between frontier and last read; past it reading pauses."
+    )
+    commit_metadata_bytes: int = Field(ge=64, default=4096, description="offset.metadata.max.bytes of the brokers.")
+    metrics_port: int | None = Field(
+        ge=1, le=65535, default=None, description="Serve Prometheus metrics on this port. Unset: nothing listens."
+    )
     metrics_host: str = Field(default="127.0.0.1", description="Address that the metrics server binds to.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="warning", description="Least severe level logged.")

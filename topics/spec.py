@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from schemas.change import Change
 from schemas.errors import TopicError
 from schemas.event import Event
 from schemas.reading import Reading
 
+LEGAL_NAME = r"^[A-Za-z0-9._-]{1,249}$"
+"""What Kafka takes as the name of a topic."""
 V = TypeVar("V")
 R = TypeVar("R", bound=BaseModel)
 Kind = Literal["change", "reading", "event", "out"]
@@ -118,19 +120,38 @@ class TopicSpec(Generic[V]):
         return self.physical or self.name
 
     def placed(self, override: Mapping[str, Any]) -> TopicSpec[V]:
-        """This spec as configured at one site. Raises TopicError naming a key that is not known."""
-        known = {"physical", "partitions", "retention_ms", "max_message_bytes", "dedupe"}
+        """This spec as configured at one site. Raises TopicError naming a setting that is not known or can not be."""
+        known = set(_Placement.__dataclass_fields__)
         enc = set(Encoding.__dataclass_fields__)
-        plain: dict[str, Any] = {}
-        hints: dict[str, Any] = {}
-        for name, value in override.items():
-            if name in known:
-                plain[name] = value
-            elif name in enc:
-                hints[name] = value
-            else:
-                raise TopicError(f"placing topic {self.name}: unknown setting {name!r}; known are {sorted(known | enc)}")
+        unknown = sorted(set(override) - known - enc)
+        if unknown:
+            raise TopicError(f"placing topic {self.name}: unknown setting {unknown[0]!r}; known are {sorted(known | enc)}")
+        plain = {name: value for name, value in override.items() if name in known}
+        hints = {name: value for name, value in override.items() if name in enc}
+        try:
+            _PLACEMENT.validate_python(plain)
+            checked = _ENCODING.validate_python(hints)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise TopicError(f"placing topic {self.name}: {where}: {first['msg']}") from None
+        hints = {name: getattr(checked, name) for name in hints}
         return replace(self, **plain, encoding=replace(self.encoding, **hints))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """What a site may say of any topic beside its encoding."""
+
+    physical: Annotated[str, Field(pattern=LEGAL_NAME, strict=True)] = "unset"
+    partitions: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
+    retention_ms: Annotated[int, Field(ge=-1, strict=True)] = -1
+    max_message_bytes: Annotated[int, Field(ge=1024, strict=True)] = 1024
+    dedupe: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+_PLACEMENT = TypeAdapter(_Placement)
+_ENCODING = TypeAdapter(Encoding)
 
 
 def change_topic(name: str, row: type[R], *, key: tuple[str, ...], **rest: Any) -> TopicSpec[Change[R]]:
@@ -161,13 +182,17 @@ class Registry:
     def __init__(self, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._overrides = dict(overrides or {})
         self._specs: dict[str, TopicSpec[Any]] = {}
+        self._by_topic: dict[str, str] = {}
 
     def add(self, spec: TopicSpec[V]) -> TopicSpec[V]:
-        """Register and place a spec. The same name twice must be the same spec; else TopicError."""
+        """Register and place a spec. Raises TopicError where one name has two specs, or two specs one topic on the broker."""
         placed = spec.placed(self._overrides.get(spec.name, {}))
         seen = self._specs.get(spec.name)
         if seen is not None and seen != placed:
             raise TopicError(f"registering topic {spec.name}: two different specs carry this name")
+        taken = self._by_topic.setdefault(placed.topic, spec.name)
+        if taken != spec.name:
+            raise TopicError(f"placing topic {spec.name}: {placed.topic} on the broker is taken by {taken}; give each its own")
         self._specs[spec.name] = placed
         return placed
 

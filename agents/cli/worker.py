@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,10 @@ import typer
 from agents.engine.discover import discover, select
 from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
+from agents.engine.spec import DecisionAgent
+from agents.engine.topology import registry_for
 from agents.settings import Settings
+from schemas.errors import ConfigError
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -31,13 +34,28 @@ def worker(
     logging.basicConfig(level=LEVELS[settings.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())
-    chosen = select(discover(Path(settings.agents_path) if settings.agents_path else None), agents or [])
+    found = discover(Path(settings.agents_path) if settings.agents_path else None)
+    check_overrides(found, settings)
+    chosen = select(found, agents or [])
 
     async def main() -> int:
         return await Worker(chosen, settings, say=lambda line: typer.echo(line, err=True)).run()
 
     tune_collector()
     raise typer.Exit(run_loop(main()))
+
+
+def check_overrides(agents: Sequence[DecisionAgent[Any, Any, Any]], settings: Settings) -> None:
+    """Raises ConfigError for a setting of an agent or topic that does not exist: a typing mistake must not pass in silence."""
+    names = sorted(agent.name for agent in agents)
+    unknown = sorted(set(settings.agents) - set(names))
+    if unknown:
+        raise ConfigError(f"reading HEADRACE_AGENTS: there is no agent {', '.join(unknown)}; there are {', '.join(names)}")
+    registry = registry_for(agents, settings)
+    unused = registry.unused_overrides()
+    if unused:
+        known = ", ".join(sorted(spec.name for spec in registry))
+        raise ConfigError(f"reading HEADRACE_TOPICS: no agent has a topic {', '.join(unused)}; topics are {known}")
 
 
 def tune_collector() -> None:

@@ -7,6 +7,7 @@ fails on a record gives that record a dead letter, never its neighbours.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from agents.engine.state import Fate, PartitionState
 from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
 from models.contract import Answer
 from schemas.change import Change
-from schemas.dead_letter import Fault
+from schemas.dead_letter import Fault, Stage
 from schemas.errors import DataFault, RecordTooLarge
 from schemas.event import Event
 from schemas.identity import decision_id, input_hash
@@ -34,6 +35,10 @@ Agent = DecisionAgent[Any, Any, Any]
 TRACE_HEADERS = ("traceparent", "tracestate")
 PARTITION_LANE = "partition"
 DELETE = Skip("delete")
+EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The times that RFC 3339 can write."""
+NOT_IN_SUBJECT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""CloudEvents allows no control characters in ce_subject, UTF-8 no surrogates."""
 
 
 @dataclass(slots=True)
@@ -148,8 +153,7 @@ class Pipeline:
         try:
             subject, event_ms, fate = self._feed(state, value, record)
         except Exception as error:  # noqa: BLE001 - whatever an agent's function raises is a fault of this record only
-            fault = Fault("state", "agent-error", _describe(error))
-            return self._settled(record, part, parts, self._bury(record, fault, part, parts))
+            return self._settled(record, part, parts, self._bury(record, _fault("state", error), part, parts))
         if isinstance(fate, Skip):
             return self._settled(record, part, parts, self._skip(fate.rule))
         item = Item(record, value, subject, part, parts, event_ms, self._wall_ms(), fate.views)
@@ -163,8 +167,13 @@ class Pipeline:
     def _feed(self, state: PartitionState, value: Any, record: RawRecord) -> tuple[str, int, Fate]:
         """Subject, event time, and what the state and `when` say: the same for the same record whenever it is fed."""
         agent = self.agent
-        subject = agent.subject(value)
         event_ms = value.event_ms if value.event_ms is not None else record.timestamp
+        for field_name, at in (("event time", event_ms), ("record timestamp", record.timestamp)):
+            if not EARLIEST_MS <= at <= LATEST_MS:
+                raise DataFault(Fault("state", "event-time-implausible", f"{at} ms lies outside the years 1 to 9999", field_name))
+        subject = agent.subject(value)
+        if not subject or NOT_IN_SUBJECT.search(subject) is not None:
+            raise DataFault(Fault("state", "invalid-subject", "it is empty or has control characters", "subject"))
         refused: Skip | None = None
         if isinstance(value, Change) and value.op == "d":
             refused = DELETE if agent.on_delete == "skip" else None
@@ -244,10 +253,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - see _part
             self.fail(item, "decide", error)
 
-    def fail(self, item: Item, stage: Any, error: Exception) -> None:
+    def fail(self, item: Item, stage: Stage, error: Exception) -> None:
         """A stage raised on this item: a dead letter that says which and how."""
-        fault = error.fault if isinstance(error, DataFault) else Fault(stage, "agent-error", _describe(error))
-        item.settled = self._bury(item.record, fault, item.part, item.parts)
+        item.settled = self._bury(item.record, _fault(stage, error), item.part, item.parts)
 
     def too_large(self, item: Item, error: RecordTooLarge) -> Settled:
         """What was to be published of a record does not fit its topic: the whole record becomes one dead letter."""
@@ -296,6 +304,10 @@ class Pipeline:
 
     def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:
         return Item(record, None, "", part, parts, record.timestamp, 0, {}, settled=settled)
+
+
+def _fault(stage: Stage, error: Exception) -> Fault:
+    return error.fault if isinstance(error, DataFault) else Fault(stage, "agent-error", _describe(error))
 
 
 def _describe(error: Exception) -> str:

@@ -50,6 +50,9 @@ from topics.transport.read_back import last_receipt
 Agent = DecisionAgent[Any, Any, Any]
 log = logging.getLogger(__name__)
 LEAVE_AT_ONCE = 130
+STUCK = 1
+AFTER_DRAIN = 15.0
+"""Seconds that a stop may take beside the drain itself: leaving the group, closing producers."""
 Say = Callable[[str], None]
 Ready = Callable[[TopicPartition], Awaitable[None]]
 
@@ -140,17 +143,25 @@ class Worker:
         """Faust marks a crashed app and waits for somebody to look."""
         while True:
             for r in self.running:
+                refusal = r.app.group_refusal()
+                if refusal is not None:
+                    self.fail(FatalError(f"joining group {self._settings.group_prefix}.{r.agent.name}: {refusal!r}"))
                 if r.app.crashed:
                     reason = r.app.crash_reason
                     self.fail(reason if isinstance(reason, BaseException) else FatalError(f"agent {r.agent.name} crashed"))
             await asyncio.sleep(0.2)
 
     async def _shut_down(self) -> None:
-        limit = self._settings.drain_timeout + 30.0
-        stops = [asyncio.ensure_future(asyncio.wait_for(r.app.stop(), limit)) for r in self.running]
-        for r, result in zip(self.running, await asyncio.gather(*stops, return_exceptions=True), strict=True):
-            if isinstance(result, BaseException):
-                log.warning("stopping agent %s: %r", r.agent.name, result)
+        limit = self._settings.drain_timeout + AFTER_DRAIN
+        stops = {asyncio.ensure_future(r.app.stop()): r.agent.name for r in self.running}
+        done, late = await asyncio.wait(stops, timeout=limit) if stops else (set(), set())
+        for task in done:
+            if task.exception() is not None:
+                log.warning("stopping agent %s: %r", stops[task], task.exception())
+        if late:
+            # Something does not let go. What is not committed will be read again, by whoever is next.
+            self._say(f"stopping {', '.join(stops[t] for t in late)} took longer than {limit:.0f} s: leaving at once")
+            os._exit(STUCK)
         await self._end()
 
     async def _check_topics(self) -> None:
@@ -320,6 +331,11 @@ class Worker:
 
     def _listen(self) -> None:
         for r in self.running:
+            if isinstance(r.agent.scorer, Ask) and self._scorer_for is None and self._settings.model_base_url is None:
+                self._say(
+                    f"WARNING {r.agent.name}: no model is configured, every record that needs one ends without an answer "
+                    f"({r.agent.on_no_answer}); set HEADRACE_MODEL_BASE_URL"
+                )
             self._say(f"{r.agent.name}: {r.agent.reads.topic} -> {r.agent.writes.topic}, asking {r.engine.scorer_name}")
 
     def _serve_metrics(self) -> Any:

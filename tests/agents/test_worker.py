@@ -344,6 +344,43 @@ async def test_a_defect_ends_the_process_whoever_started_it(
     assert await read_all(kafka.bootstrap, f"defective-{stem}") == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HEADRACE_AGENTS", '{"product-qualty": {"deadline": "3s"}}', "there is no agent product-qualty"),
+        ("HEADRACE_TOPICS", '{"machine-reading": {"physical": "x"}}', "no agent has a topic machine-reading"),
+        ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "../../etc/x"}}', "placing topic machine-readings: physical"),
+        ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "product-quality-decisions"}}', "is taken by"),
+        ("HEADRACE_TOPICS", '{"machine-readings": {"max_depth": "deep"}}', "max_depth"),
+        ("HEADRACE_DRAIN_TIMEOUT", "-1", "greater than or equal to 0"),
+        ("HEADRACE_COMMIT_GAP", "nan", "finite number"),
+        ("HEADRACE_GROUP_PREFIX", "../x", "match pattern"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_told_before_anything_starts(
+    tmp_path: Path, variable: str, value: str, said: str
+) -> None:
+    """A typing mistake ends with status 2 and says what is wrong; it never passes in silence."""
+    runs = os.environ | {"HEADRACE_KAFKA": f"127.0.0.1:{free_port()}", "HEADRACE_DATA_DIR": str(tmp_path), variable: value}
+    command = [sys.executable, "-m", "agents.cli.main", "worker", "product-quality"]
+    done = subprocess.run(command, env=runs, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_group_that_refuses_us_ends_the_worker(
+    kafka: LocalBroker, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A session timeout that the broker does not allow is a fault that ends the process, not a wait for ever."""
+    await applied(environment)
+    log = tmp_path / "worker.log"
+    refused = environment | {"HEADRACE_SESSION_TIMEOUT": "1"}
+    with process(refused, log, "agents.cli.main", "worker", "product-quality") as worker:
+        assert await asyncio.to_thread(worker.wait, 60) == 1
+    assert "InvalidSessionTimeout" in log.read_text("utf-8", "replace")
+
+
 async def until(condition: Any, seconds: float) -> None:
     """Wait for something, at most so long."""
     limit = time.monotonic() + seconds

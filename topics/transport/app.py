@@ -87,6 +87,17 @@ class FeedApp(faust.App):
     times: Times
     runtime: Assignment
 
+    def group_refusal(self) -> BaseException | None:
+        """Why the group will never have us (a session timeout it does not allow, no right to it), or None.
+
+        aiokafka keeps such an error for whoever fetches next; a member without partitions never fetches. Reads
+        `_coordinator._pending_exception` of aiokafka 0.14.
+        """
+        thread = getattr(self.consumer, "_thread", None)
+        consumer = getattr(thread, "_consumer", None)
+        found = getattr(getattr(consumer, "_coordinator", None), "_pending_exception", None)
+        return found if isinstance(found, BaseException) else None
+
 
 def make_app(
     feed: Feed,
@@ -105,9 +116,10 @@ def make_app(
 ) -> FeedApp:
     """A Faust app for one agent; run it with `mode.Worker`, as part of a parent service, or `faust -A ... worker`.
 
-    `delivery` is a promise that the broker can keep: ask topics/publish/promise.py where it is not known. `limits` are the
-    outbound topics' sizes as the broker has them, in place of `feed.limits`. `on_fatal` is called once with the exception
-    that ended the agent; the app crashes after it, and nothing is committed any more. Times are seconds.
+    `delivery` is a promise that the broker can keep: topics/connection.py's probe tells what it can. `limits` are the
+    outbound topics' sizes in bytes for certain; without them `feed.limits` count until the broker has told its own, before
+    the first partition is taken. `on_fatal` is called once with the exception that ended the agent; the app crashes after
+    it, and nothing is committed any more. Times are seconds.
     """
     connection = {"bootstrap_servers": kafka.bootstrap, **kafka.aiokafka_kwargs()}
     rebalance = rebalance_timeout if rebalance_timeout is not None else feed.drain_seconds + 15.0
@@ -160,8 +172,9 @@ def make_app(
     else:
         publishing = AtLeastOnce(connection, membership, limits=sizes, timeout=commit_timeout, checkpoint=checkpoint)
     app.runtime = Assignment(
-        feed, handler, publishing, membership, connection=connection, limits=sizes, on_fatal=fatal, checkpoint=checkpoint
-    )
+        feed, handler, publishing, membership, connection=connection, limits=sizes, ask_limits=limits is None,
+        on_fatal=fatal, checkpoint=checkpoint,
+    )  # fmt: skip
     app.on_rebalance_complete.connect(app.runtime.on_assigned)
     topic = _ListTopic(app, topics=[feed.source], key_serializer="raw", value_serializer="raw")
 

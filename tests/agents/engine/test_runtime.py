@@ -311,7 +311,24 @@ async def test_a_retraction_that_can_not_be_written_is_a_dead_letter() -> None:
     value = {"before": {"who": "a", "amount": 1}, "after": None, "op": "d", "source": {"connector": "mysql", "ts_ms": 10**18}}
     record = Raw("purchases", orjson.dumps(value), b'{"who": "a"}', timestamp=1)
     (found,) = await outcomes(agent, [record], scorer)
-    assert found.kind == "dead_letter"
+    assert found.dead_letters[0]["headrace_reason"] == "event-time-implausible"
+
+
+@pytest.mark.parametrize("who", ["", "a\x00b", "a\r\nb", "\x1b[31m"])
+async def test_a_subject_that_can_not_be_a_header_is_a_dead_letter(who: str) -> None:
+    """No control character gets into ce_subject, and nothing is decided about nobody."""
+    scorer = Scripted()
+    (found,) = await outcomes(simple_agent(scorer), [order(who)], scorer)
+    assert found.dead_letters[0]["headrace_reason"] == "invalid-subject"
+    assert scorer.batches == []
+
+
+async def test_a_record_timestamp_beyond_all_time_is_named() -> None:
+    """A broker time that no calendar has is a data fault that names it, not a defect of the agent."""
+    scorer = Scripted()
+    record = Raw("orders", order("a").value, b"a", timestamp=2**62)
+    (found,) = await outcomes(simple_agent(scorer), [record], scorer)
+    assert found.dead_letters[0]["headrace_field"] in ("event time", "record timestamp")
 
 
 async def test_a_partition_lost_while_its_model_is_away_ends_nothing() -> None:
