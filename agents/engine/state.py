@@ -149,14 +149,14 @@ class PartitionState:
     """The state of one agent over one partition of what it reads."""
 
     def __init__(self, agent: DecisionAgent[Any, Any, Any], reads: TopicSpec[Any], *, log_start: int = 0) -> None:
-        """`reads` is the agent's topic as placed at this site; `log_start` the log's first offset when it was taken.
+        """`reads` is the agent's topic as placed at this site; `log_start` the log's first offset, set again when it grows.
 
         Raises AgentError when `watch` names what is not a field of the row, ConfigError for a window that can not be.
         """
         for name in agent.watch:
             if reads.row is not None and name not in reads.row.model_fields:
                 raise AgentError(f"reading agent {agent.name}: watch names {name!r}, which {reads.row.__name__} does not have")
-        self.log_start = log_start
+        self._log_start = self._log_start_before = log_start
         self._windows = WindowSet(agent.windows)
         self._has_windows = bool(agent.windows)
         self._seen = Seen(reads.dedupe) if reads.dedupe > 0 else None
@@ -166,6 +166,20 @@ class PartitionState:
         gate = self._windows.gate_lookback + watch if self._windows.gate_lookback else 0
         self.horizon = max(reads.dedupe, 0) + max(self._windows.lookback, watch, gate)
         """How many offsets before the first one must be fed for the state to be exact."""
+
+    @property
+    def log_start(self) -> int:
+        """Where the log begins for records from there on: when it was taken, or where a later loss to retention ends.
+
+        Set it to the partition's `log_start` before feeding what the partition hands over. Records below a new value were read
+        before the loss, so their windows are judged by the value before it.
+        """
+        return self._log_start
+
+    @log_start.setter
+    def log_start(self, offset: int) -> None:
+        if offset > self._log_start:
+            self._log_start_before, self._log_start = self._log_start, offset
 
     def __len__(self) -> int:
         """Entries held: bounded by the lookbacks, whatever the stream."""
@@ -199,8 +213,9 @@ class PartitionState:
             row = value.row
         if row is None or not self._has_windows:
             return UNWATCHED if unwatched else _PASSED
+        log_start = self._log_start if offset >= self._log_start else self._log_start_before
         observed = self._windows.observe(
-            subject, offset, event_ms, row, log_start=self.log_start, evaluable=evaluable and not unwatched
+            subject, offset, event_ms, row, log_start=log_start, evaluable=evaluable and not unwatched
         )
         if unwatched:
             return UNWATCHED

@@ -185,8 +185,9 @@ class WindowSet:
     ) -> Observed:
         """Take one record in and say what the windows hold at it.
 
-        `log_start` is the first offset that the log held when the partition was taken: a view whose slice begins before it
-        is `truncated`. `evaluable` False: the record will not be evaluated whatever the windows say, so it takes no bucket.
+        `log_start` is the first offset that the log held for this record (see PartitionState.log_start): a view whose slice
+        begins before it is `truncated`. `evaluable` False: the record will not be evaluated whatever the windows say, so it
+        takes no bucket.
         """
         if not self._windows:
             return _EMPTY

@@ -176,6 +176,27 @@ def test_a_duplicate_does_not_enter_a_window() -> None:
     assert [s.offset for s in fate.views["w"].samples] == [0, 2]
 
 
+def test_what_retention_takes_from_a_running_owner_is_missing_from_its_windows_too() -> None:
+    """Offsets 2 to 4 were lost unread: later windows over them say so as a successor's do; what was read before does not."""
+    spec = agent(windows={"w": Window("1h", lookback=4)})
+
+    def truncated(state: PartitionState, offset: int) -> bool:
+        reading = Reading(device="d", row=Temp(celsius=1.0), event_ms=offset, event_id=str(offset))
+        fate = state.feed(reading, subject="d", offset=offset, event_ms=offset)
+        assert isinstance(fate, Passed)
+        return fate.views["w"].truncated
+
+    running = PartitionState(spec, readings())
+    assert not truncated(running, 0)
+    running.log_start = 5
+    assert not truncated(running, 1), "it was handed over late, but read before the loss"
+    successor = PartitionState(spec, readings(), log_start=5)
+    for offset in range(5, 12):
+        assert truncated(running, offset) == truncated(successor, offset) == (offset < 9)
+    running.log_start = 3
+    assert running.log_start == 5
+
+
 def test_parts_of_one_record_are_told_apart_by_their_ids() -> None:
     """Several devices in one record are several readings; one that occurs twice in it is one."""
     state = PartitionState(agent(windows={"w": Window("1m", every="1s")}), readings(dedupe=10))
