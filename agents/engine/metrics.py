@@ -27,8 +27,10 @@ DEFINITIONS: tuple[Definition, ...] = (
     # what came in
     Definition("records_read", "counter", "Input records handed to the engine."),
     Definition("records_cleaned", "counter", "Values changed by a declared cleaning rule.", ("rule",)),
-    # what became of it: every record ends in exactly one of the next three
-    Definition("decisions", "counter", "Decisions, by outcome.", ("outcome",)),
+    # What became of it. These count parts as the engine settles them, before they are published: a record with several
+    # subjects has several, one too large to publish counts as decided and as a dead letter, and what a lost partition had not
+    # committed is counted again by whoever reads it next. Receipts say what was committed; `headrace verify` adds them up.
+    Definition("decisions", "counter", "Decisions and retractions, by outcome.", ("outcome",)),
     Definition("decision_tiers", "counter", "Decisions by tier; none: nothing answered in time.", ("tier",)),
     Definition("dead_letters", "counter", "Records that could not be decided, by reason.", ("reason",)),
     Definition("skips", "counter", "Records skipped by a named rule.", ("rule",)),
@@ -94,7 +96,7 @@ class EngineSource:
             ("skips", counts.skips), ("records_cleaned", counts.cleaned), ("records_unanswered", stats.unanswered),
         )  # fmt: skip
         for name, table in tables:
-            for label, value in list(table.items()):
+            for label, value in dict(table).items():  # a copy: the scrape's thread walks over it, the loop's adds to it
                 yield name, (label,), value
 
 
@@ -120,7 +122,7 @@ class TransportSource:
         yield "partitions_waiting", (), len(stats.waiting)
         for event in EVENTS:
             yield "transport_events", (event,), getattr(stats, event)
-        for bound, times in list(stats.pauses.items()):
+        for bound, times in dict(stats.pauses).items():  # a copy: see EngineSource
             yield "pauses", (bound,), times
         for tp, lag in stats.lag().items():
             yield "lag_records", (str(tp.partition),), lag
