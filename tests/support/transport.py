@@ -220,10 +220,17 @@ class Site:
         return found
 
     async def committed(self) -> dict[int, tuple[int, str]]:
-        """Committed offset and metadata by partition."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"{self.name}.group", enable_auto_commit=False)
+        """Committed offset and metadata by partition, with what a transaction that has just returned committed."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=f"{self.name}.group", enable_auto_commit=False,
+            isolation_level="read_committed",
+        )  # fmt: skip
         await consumer.start()
         try:
+            await consumer.topics()
+            # its offsets count once the marker is in the group's log; the embedded broker has no such log
+            offsets = consumer.partitions_for_topic("__consumer_offsets") or ()
+            await self._ends(consumer, [KafkaTopicPartition("__consumer_offsets", p) for p in offsets])
             tps = [KafkaTopicPartition(self.source, p) for p in range(self.partitions)]
             found = await consumer._coordinator.fetch_committed_offsets(tps)
             return {tp.partition: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
