@@ -151,7 +151,8 @@ class TestRefusal:
     """A broker that refuses, one reason each."""
 
     @pytest.fixture(scope="class", autouse=True)
-    def _collected(self) -> Iterator[None]:
+    @classmethod
+    def _collected(cls) -> Iterator[None]:
         """What such a handshake left is collected before other tests are watched."""
         yield
         gc.collect()
