@@ -115,17 +115,21 @@ def try_agent(
     """Decide the records on standard input, one JSON a line, and print one outcome a line as JSON. Needs no Kafka.
 
     A line is {"topic", "key", "value", "headers", "partition", "offset", "timestamp"}, all but value optional, or the bare
-    value. Rows of joined topics are taken in first, wherever they stand. A line that is no record has an outcome too.
+    value. Rows of joined topics are taken in first, wherever they stand. A line that is no record has an outcome too; where
+    no line is one, the command ends with status 1.
     """
     settings = Settings()
     agent = placed(select(found_agents(settings), [name])[0], Registry(settings.topics))
     who = model or (TryModel.CONFIGURED if settings.model_base_url else TryModel.SANDBOX)
     lines = list(parse_lines(sys.stdin.buffer, agent.reads.topic))
-    asyncio.run(_try(agent, lines, who, settings))
+    if not asyncio.run(_try(agent, lines, who, settings)):
+        raise typer.Exit(1)
 
 
-async def _try(agent: Agent, lines: Sequence[Line | Malformed], who: TryModel, settings: Settings) -> None:
+async def _try(agent: Agent, lines: Sequence[Line | Malformed], who: TryModel, settings: Settings) -> bool:
+    """Whether there was anything to try: not where every line is malformed."""
     tables, records, told = _sorted_out(agent, lines)
+    useful = not told or len(told) < len(lines)
     # All rows are there before the first record is read; nobody will bring another.
     agent = replace(agent, joins={n: replace(join, wait="0s") for n, join in agent.joins.items()})
     if who is TryModel.SANDBOX:
@@ -138,6 +142,7 @@ async def _try(agent: Agent, lines: Sequence[Line | Malformed], who: TryModel, s
             _print([told.pop(n) for n in sorted(told) if n < number])
             _print([_outcome(number, outcome)])
     _print([told[n] for n in sorted(told)])
+    return useful
 
 
 def _print(outcomes: Iterable[Mapping[str, Any]]) -> None:

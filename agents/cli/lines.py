@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +12,11 @@ from typing import Any, Final
 from topics.record import Raw
 
 FIELDS: Final = frozenset({"topic", "key", "value", "headers", "partition", "offset", "timestamp"})
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_LATEST_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: what lies beyond has no RFC 3339 form."""
+_MOST: Final = {"partition": 2**31 - 1, "offset": 2**63 - 1, "timestamp": _LATEST_MS}
+_NO_TIMESTAMP: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +53,22 @@ def parse_line(line: bytes, number: int, topic: str) -> Line | Malformed:
     """
     try:
         found = json.loads(line, parse_float=Decimal)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent that no Decimal can have
         return Line(number, Raw(topic, line))
     if not isinstance(found, dict) or "value" not in found or not FIELDS.issuperset(found):
         return Line(number, Raw(topic, line))
     try:
         named = found.get("topic", topic)
-        if not isinstance(named, str) or not named:
-            raise _BadFieldError("topic", "has to be the name of a topic")
+        if not isinstance(named, str) or not _TOPIC.fullmatch(named) or named in (".", ".."):
+            raise _BadFieldError("topic", "has to be the name of a topic: letters, digits, '.', '_' and '-', at most 249")
         record = Raw(
             topic=named, value=_bytes(found["value"]), key=_bytes(found.get("key")), headers=_headers(found.get("headers")),
             partition=_count(found, "partition"), offset=_count(found, "offset"), timestamp=_count(found, "timestamp"),
         )  # fmt: skip
     except _BadFieldError as error:
         return Malformed(number, error.field, error.why)
+    except RecursionError:  # it could just be read, but not be written anew
+        return Line(number, Raw(topic, line))
     return Line(number, record)
 
 
@@ -115,6 +123,8 @@ def _count(found: dict[str, Any], name: str) -> int:
     value = found.get(name)
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise _BadFieldError(name, "has to be a whole number from 0 on")
+    if name == "timestamp" and value == _NO_TIMESTAMP and type(value) is int:
+        return 0  # what Kafka writes where a record has no time
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST[name]:
+        raise _BadFieldError(name, f"has to be a whole number from 0 to {_MOST[name]}")
     return value

@@ -17,7 +17,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on. Other than loopback, it needs --api-key.")] = "127.0.0.1",
     latency: Annotated[
         str, typer.Option(help="Per answer: 200ms, uniform 100ms-300ms, or lognormal:MEDIAN:SIGMA such as lognormal:200ms:0.5.")

@@ -156,3 +156,21 @@ def test_try_says_what_is_missing() -> None:
         result = CliRunner().invoke(app, ["try", *arguments], input=b"{}")
         assert isinstance(result.exception, error)
         assert text in str(result.exception)
+
+
+def test_try_goes_on_after_lines_that_no_parser_expects() -> None:
+    """A number without bounds and a topic that is no text cost their own line, never those behind it."""
+    outcomes = tried("credit-risk", "--model", "scorecard", lines=[
+        '{"value":1e999999999999999999999}',
+        '{"value":{"a":1},"topic":"\\ud800"}',
+        line(change(LOAN), key='{"id":1}'),
+    ])  # fmt: skip
+    assert [outcome["kind"] for outcome in outcomes] == ["dead_letter", "malformed", "decision"]
+    assert outcomes[1]["field"] == "topic"
+
+
+def test_try_fails_where_no_line_is_a_record() -> None:
+    """A file in the wrong layout must not pass for one that was decided."""
+    result = CliRunner().invoke(app, ["try", "credit-risk", "--model", "scorecard"], input=line("x", partition=-1).encode())
+    assert json.loads(result.stdout)["kind"] == "malformed"
+    assert result.exit_code == 1

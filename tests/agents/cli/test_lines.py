@@ -54,7 +54,16 @@ def test_a_null_value_is_a_tombstone_and_a_missing_key_none() -> None:
         (b'{"value": "x", "offset": true}', "offset"),
         (b'{"value": "x", "timestamp": 1.5}', "timestamp"),
         (b'{"value": "x", "timestamp": 9223372036854775808}', "timestamp"),
+        (b'{"value": "x", "timestamp": 253402300800000}', "timestamp"),
+        (b'{"value": "x", "timestamp": -2}', "timestamp"),
+        (b'{"value": "x", "timestamp": -1.0}', "timestamp"),
+        (b'{"value": "x", "offset": 9223372036854775808}', "offset"),
+        (b'{"value": "x", "partition": 2147483648}', "partition"),
         (b'{"value": "x", "topic": ""}', "topic"),
+        (b'{"value": "x", "topic": ".."}', "topic"),
+        (b'{"value": "x", "topic": "a b"}', "topic"),
+        (b'{"value": "x", "topic": "\\ud800"}', "topic"),
+        (b'{"value": "x", "topic": "' + b"t" * 250 + b'"}', "topic"),
         (b'{"value": "x", "topic": 7}', "topic"),
         (b'{"value": "x", "headers": {"h": 1}}', "headers"),
         (b'{"value": "x", "headers": [["h"]]}', "headers"),
@@ -100,3 +109,15 @@ def test_no_line_is_refused_without_saying_so(line: bytes) -> None:
     """Whatever the bytes, a line is a record or names its bad field; parsing never raises."""
     found = parse_line(line, 1, "t")
     assert isinstance(found, Line) or found.field in FIELDS
+
+
+def test_a_number_that_no_decimal_can_hold_is_left_to_the_decoder() -> None:
+    """An exponent beyond all bounds is no reason to lose the lines behind it: the line is the value of a record."""
+    line = b'{"value":1e999999999999999999999}'
+    assert parse_line(line, 1, "t") == Line(1, Raw("t", line))
+
+
+def test_a_record_without_a_time_may_say_so_as_kafka_does() -> None:
+    """-1 is what consumers print for a record that has no timestamp."""
+    found = parse_line(b'{"value": "x", "timestamp": -1}', 1, "t")
+    assert found == Line(1, Raw("t", b"x", timestamp=0))
