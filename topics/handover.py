@@ -75,7 +75,10 @@ class OwnedPartition(Protocol):
 
     @property
     def log_start(self) -> int:
-        """The first offset the log still held when the partition was taken."""
+        """Where the log began when the partition was taken; raised while it is owned, when retention overtakes reading.
+
+        What was read before that stays read: only for records at or above it does the log begin there.
+        """
         ...
 
     def finish(self, slot: Slot, index: int, outcome: Finished) -> None:
@@ -150,7 +153,8 @@ class Bounds:
 class Feed:
     """What the transport needs to know of one agent: its group, its topics, its bounds.
 
-    `limits` are the outbound topics' max.message.bytes as configured; where the broker tells its own, that one counts.
+    `limits` are the outbound topics' max.message.bytes as configured; the broker is asked at each assignment that takes
+    partitions, and what it tells counts instead. Where it does not tell (no right to, or no such topic yet), these do.
     """
 
     agent: str

@@ -229,8 +229,8 @@ class Site:
         try:
             await consumer.topics()
             # its offsets count once the marker is in the group's log; the embedded broker has no such log
-            offsets = consumer.partitions_for_topic("__consumer_offsets") or ()
-            await self._ends(consumer, [KafkaTopicPartition("__consumer_offsets", p) for p in offsets])
+            if offsets := consumer.partitions_for_topic("__consumer_offsets"):
+                await self._ends(consumer, [KafkaTopicPartition("__consumer_offsets", p) for p in offsets])
             tps = [KafkaTopicPartition(self.source, p) for p in range(self.partitions)]
             found = await consumer._coordinator.fetch_committed_offsets(tps)
             return {tp.partition: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}

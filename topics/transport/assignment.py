@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from schemas.errors import BrokerError, Fenced
 from topics.handover import Feed, Handler, TopicPartition
 from topics.progress import Mark, decode
-from topics.publish.contract import Checkpoint, Limits, Position, Publisher, Publishing, no_checkpoint
+from topics.publish.contract import Checkpoint, Position, Publisher, Publishing, no_checkpoint
 from topics.transport.flush import Flusher
+from topics.transport.limits import topic_limits
 from topics.transport.membership import Membership
 from topics.transport.partition import Partition, RecordSlot
 from topics.transport.read_back import last_receipt
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _RETRY = 0.2
 _RECHECK = 5.0
 """Seconds between two looks at whether a missing counterpart of a partition has been created."""
+_ENDS_EVERY = 5.0
+"""Seconds between two questions where the owned partitions end: a partition that is not read has a lag all the same."""
 _FLUSH_SECONDS = 5.0
 """What a drain grants the commits that are under way after the calls have ended."""
 
@@ -47,7 +50,8 @@ class Consumer(Protocol):
 class Assignment:
     """All partitions of one agent in this process. Lives in the main event loop.
 
-    `fatal` is the exception that ended it, if one did: nothing is committed after that.
+    `fatal` is the exception that ended it, if one did: nothing is committed after that. `limits` are the outbound topics' sizes,
+    shared with `publishing`; with `ask_limits` what the broker says of them is written into it before partitions are taken.
     """
 
     def __init__(
@@ -58,7 +62,8 @@ class Assignment:
         membership: Membership,
         *,
         connection: Mapping[str, Any],
-        limits: Limits,
+        limits: MutableMapping[str, int],
+        ask_limits: bool = True,
         on_fatal: Callable[[BaseException], None],
         checkpoint: Checkpoint = no_checkpoint,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +85,8 @@ class Assignment:
         self.checkpoint = checkpoint
         self._connection = connection
         self._limits = limits
+        self._ask_limits = self._limits_due = ask_limits
+        self._limits_lock = asyncio.Lock()
         self._on_fatal = on_fatal
         self._clock = clock
         self._drained = False
@@ -89,6 +96,7 @@ class Assignment:
         # to "where is the end" is the start of its last batch plus one.
         self._out_of_range: set[TopicPartition] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._watch: asyncio.Task[None] | None = None
 
     # ---- what the flush loop asks --------------------------------------------------------------------------------
     @property
@@ -128,6 +136,7 @@ class Assignment:
         generation = consumer.generation()
         assigned = consumer.source_partitions()
         self.live = self.pending = None
+        self._limits_due = self._ask_limits
         for tp in set(self.parts) - assigned:
             self._drop(self.parts[tp], "moved")
         self.stats.waiting = {tp: why for tp, why in self.stats.waiting.items() if tp in assigned}
@@ -165,7 +174,9 @@ class Assignment:
         self.live, self.pending = self.pending, None
         for partition in list(self.parts.values()):
             partition.hurry = False
-            self.flusher.kick(partition)
+            self.flusher.retry(partition)
+        if self._watch is None and not self.stopping:
+            self._watch = self._spawn(self._watch_ends())
         try:
             self.handler.resume()
         except Exception as exc:  # noqa: BLE001  the contract of Handler: an exception ends the process
@@ -213,12 +224,13 @@ class Assignment:
         for span in list(p.progress.spans):
             if isinstance(span, RecordSlot) and not span.offered:
                 self.offer(span)  # Faust dropped it with its generation
-        self.flusher.kick(p)
+        self.flusher.retry(p)
         return True
 
     async def _take(self, tp: TopicPartition) -> None:
         """Fence first, then read what was committed: only then is it final."""
         self.checkpoint("take.start")
+        await self._learn_limits()
         publisher = await self.publishing.open(tp)
         try:
             partition = await self._open(tp, publisher)
@@ -235,9 +247,17 @@ class Assignment:
         self.stats.taken += 1
         self.flusher.kick(partition)
 
+    async def _learn_limits(self) -> None:
+        """Once for each assignment that takes partitions."""
+        async with self._limits_lock:
+            if self._limits_due:
+                self._limits_due = False
+                self._limits.update(await topic_limits(self._connection, [*self.feed.outbound, self.feed.receipts]))
+
     async def _open(self, tp: TopicPartition, publisher: Publisher) -> Partition:
         position = await self.membership.committed(tp)
         log_start, log_end = await self.membership.log_bounds(tp)
+        self.stats.ends[tp] = log_end
         mark = Mark(0, (), "none")
         start = log_start
         if position is not None:
@@ -384,6 +404,27 @@ class Assignment:
         partition.reseek = True
         self.flusher.kick(partition)
 
+    # ---- lag ---------------------------------------------------------------------------------------------------------
+    async def _watch_ends(self) -> None:
+        """Keep the ends of what is owned up to date, whether or not it is being read."""
+        while not self.stopping:
+            await asyncio.sleep(_ENDS_EVERY)
+            if not self.parts:
+                continue
+            try:
+                ends = await self.membership.ends(self.parts)
+            except Exception as exc:  # noqa: BLE001  the lag is only told: whatever asking raises, the agent goes on
+                log.warning("the lag of agent %s is as it was last seen: %r", self.feed.agent, exc)
+                continue
+            for tp, end in ends.items():
+                if tp in self.parts:
+                    self.stats.saw_end(tp, end)
+
+    def stop_watching(self) -> None:
+        """Ask no more where partitions end."""
+        if self._watch is not None:
+            self._watch.cancel()
+
     # ---- draining ------------------------------------------------------------------------------------------------------
     async def drain(self) -> None:
         """A rebalance or a stop: start nothing new, let calls in flight end, commit what they brought. Once a generation."""
@@ -403,6 +444,7 @@ class Assignment:
         for partition in self.parts.values():
             partition.hurry = True
             partition.nudge.set()
+            self.flusher.retry(partition)
         flushing = [p.task for p in self.parts.values() if p.task is not None]
         if flushing:
             await asyncio.wait(flushing, timeout=_FLUSH_SECONDS)
@@ -410,13 +452,15 @@ class Assignment:
     async def close(self) -> None:
         """Give everything back, without sending anything more."""
         self.stopping = True
+        self.stop_watching()
         for partition in list(self.parts.values()):
             self._bury(partition)
         pending = [task for task in self._tasks if task is not asyncio.current_task()]
         if pending:
             await asyncio.wait(pending, timeout=_FLUSH_SECONDS)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -107,6 +107,7 @@ class Consumer(driver.Consumer):
 
     async def on_stop(self) -> None:
         """Drain, leave, and give every producer back."""
+        self.assignment_of_feed.stop_watching()  # it asks through the consumer that is about to go
         await super().on_stop()
         await self.assignment_of_feed.close()
 
@@ -209,7 +210,7 @@ class Consumer(driver.Consumer):
                 continue
             slot = partition.add(chunk, sizes)  # registered before delivery: offered again if Faust drops it with its generation
             self._read_offset[tp] = slot.end
-            runtime.stats.ends[tp] = max(slot.end, self._thread._ensure_consumer().last_stable_offset(tp) or 0)
+            runtime.stats.saw_end(tp, max(slot.end, self._thread._ensure_consumer().last_stable_offset(tp) or 0))
             runtime.room(partition)
             await self.wait_first(self.callback(self._message(slot, generation)), self.suspend_flow.wait())
             runtime.checkpoint("read.handed")

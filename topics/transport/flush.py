@@ -78,9 +78,16 @@ class Flusher:
         self.wall_ms = wall_ms
 
     def kick(self, partition: Partition) -> None:
-        """See to it that what is finished gets out."""
-        if partition.task is None and not partition.dead and partition.progress.dirty:
+        """See to it that what is finished gets out: now, or after the wait of an attempt that failed."""
+        if partition.task is None and partition.retry is None and not partition.dead and partition.progress.dirty:
             partition.task = asyncio.create_task(self._flush(partition))
+
+    def retry(self, partition: Partition) -> None:
+        """Try now what a failed attempt has put off: its wait is over, or there is a reason not to wait."""
+        if partition.retry is not None:
+            partition.retry.cancel()
+            partition.retry = None
+        self.kick(partition)
 
     async def _flush(self, p: Partition) -> None:
         again = False
@@ -98,7 +105,8 @@ class Flusher:
         finally:
             p.task = None
             if again and not p.dead:
-                asyncio.get_running_loop().call_later(min(_RETRY * 2**p.failures, _RETRY_MOST), self.kick, p)
+                wait = min(_RETRY * 2**p.failures, _RETRY_MOST)
+                p.retry = asyncio.get_running_loop().call_later(wait, self.retry, p)
 
     async def _pace(self, p: Partition) -> None:
         """Wait for the gap between two commits, and let lone skips gather."""
@@ -123,8 +131,9 @@ class Flusher:
                 return False  # while a rebalance is under way, the next assignment finds out or drops the partition
             if p.dead:
                 return True
+        before = p.progress.held_back
         commit = p.progress.take(self.feed.bounds.metadata)
-        self.stats.held_back = p.progress.held_back
+        self.stats.held_back += p.progress.held_back - before
         if commit is None:
             return False
         p.loud = bool(p.progress.waiting - len(commit.items))
@@ -150,7 +159,7 @@ class Flusher:
             return True
         except OutcomeUnknown as exc:
             p.doubt = p.loud = True
-            p.failures = min(p.failures + 1, 10)
+            p.failed()
             self.stats.commit_failures += 1
             log.warning("committing %s/%d: nobody knows whether it happened: %s", *p.tp, exc)
             return False
@@ -176,9 +185,11 @@ class Flusher:
         """Find out what became of the last commit; False when that is not possible just now."""
         try:
             if not await self.ownership.settled():
+                p.failed()
                 return False
             await self.recover(p)
         except BrokerError as exc:
+            p.failed()
             log.warning("finding out what became of the last commit of %s/%d: %s", *p.tp, exc)
             return False
         return True

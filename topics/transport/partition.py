@@ -48,7 +48,8 @@ class Partition:
 
     `confirmed` is the position last known to be committed, `attempted` the one of the commit under way; after an unknown
     outcome (`doubt`) the broker must show one of the two. `reseek`: what was fetched last was dropped, or nothing was
-    fetched yet: the fetch loop has to set the position before it asks again.
+    fetched yet: the fetch loop has to set the position before it asks again. `retry` is the one timer that a failed
+    attempt has left; while it runs nothing else starts a commit. `log_start` grows when retention overtakes reading.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Partition:
         self.dead = self.loud = self.hurry = self.wide = False
         self.lock = asyncio.Lock()
         self.task: asyncio.Task[None] | None = None
+        self.retry: asyncio.TimerHandle | None = None
         self.nudge = asyncio.Event()
         self.last_commit = float("-inf")
         self.held_records = self.held_bytes = self.failures = 0
@@ -164,8 +166,15 @@ class Partition:
         self.dead = True
         self._stats.outcomes_dropped += self.progress.waiting
         self._hold(-self.held_records, -self.held_bytes)
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
+
+    def failed(self) -> None:
+        """One more attempt in a row that brought nothing: the next one waits longer."""
+        self.failures = min(self.failures + 1, 10)
 
     def _hold(self, records: int, size: int) -> None:
         self.held_records += records

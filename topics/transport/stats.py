@@ -1,4 +1,8 @@
-"""What the transport counts, for metrics and for tests. Read it from the main event loop; nothing here locks."""
+"""What the transport counts, for metrics and for tests.
+
+Written by the main event loop, read by a scrape's thread as well. Nothing here locks: a number is read whole, and a reader
+copies a dict before it walks over it, since the loop may change it meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -52,5 +56,10 @@ class TransportStats:
     """`loop.time()` when records were last asked for: what a watchdog looks at."""
 
     def lag(self) -> dict[TopicPartition, int]:
-        """Offsets between the frontier and the end of the log as last seen, per owned partition."""
-        return {tp: max(0, self.ends.get(tp, frontier) - frontier) for tp, frontier in self.frontiers.items()}
+        """Offsets between the frontier and the end of the log as last seen, per owned partition. From any thread."""
+        ends, frontiers = self.ends.copy(), self.frontiers.copy()
+        return {tp: max(0, ends.get(tp, frontier) - frontier) for tp, frontier in frontiers.items()}
+
+    def saw_end(self, tp: TopicPartition, offset: int) -> None:
+        """The log reaches up to here at least. An answer below what is known is the embedded broker's, by up to a batch."""
+        self.ends[tp] = max(offset, self.ends.get(tp, 0))
