@@ -180,6 +180,7 @@ class Engine:
         """Read the records of a slot in order; what has its outcome at once is finished at once."""
         partition, pipeline = slot.partition, self.pipeline
         work = self._works[partition.tp]
+        work.state.log_start = partition.log_start  # retention may have overtaken us since the partition was taken
         now = asyncio.get_running_loop().time()
         for index, record in enumerate(slot.records):
             if partition.is_done(slot, index):

@@ -48,7 +48,8 @@ def unique_agent(scorer: Any, **changes: Any) -> Simple:
 
 async def with_topics(broker: LocalBroker, settings: Settings, agents: Sequence[Simple]) -> None:
     for spec in registry_for(agents, settings):
-        await create_topic(broker.bootstrap, spec.topic, spec.partitions)
+        small = {"max_message_bytes": str(spec.max_message_bytes)} if spec.max_message_bytes < 1_000_000 else {}
+        await create_topic(broker.bootstrap, spec.topic, spec.partitions, client=None, **small)
 
 
 @contextlib.asynccontextmanager
