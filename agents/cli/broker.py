@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 
 from agents.cli.output import tell
 from agents.settings import Settings
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, ConfigError
 from topics.dev_broker import ApacheKafka, EmbeddedBroker, LocalBroker
 
 
@@ -44,7 +45,15 @@ def broker(
 
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, on_signal)
-    with server:
+    with ExitStack() as running:
+        try:
+            running.enter_context(server)
+        except OSError as error:
+            at = error.filename if error.filename is not None else data_dir
+            raise ConfigError(
+                f"starting a broker with its files in {data_dir}: {at}: {error.strerror}; set HEADRACE_DATA_DIR to a folder "
+                "that can be written"
+            ) from error
         name = "Apache Kafka" if kafka else "The embedded broker"
         tell(f"{name} listens on {server.bootstrap}; its log is {server.log}. Ctrl-C stops it.")
         typer.echo(f"export HEADRACE_KAFKA={server.bootstrap}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,11 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
+CONFIGURED = frozenset({
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+    errno.EADDRINUSE, errno.EADDRNOTAVAIL,
+})  # fmt: skip
+"""What the system says where a folder or an address that a person chose can not be used. Anything else is a defect."""
 RUN, LOOK, LOCAL = "Run", "Look", "On this machine"
 
 
@@ -143,15 +150,32 @@ def _told(error: Exception) -> tuple[int, list[str]]:
     from schemas.errors import ConfigError, HeadraceError
 
     if isinstance(error, HeadraceError):
-        return USAGE if isinstance(error, ConfigError) else FAILED, [str(error) or type(error).__name__]
+        return USAGE if isinstance(error, ConfigError) else FAILED, [_advised(str(error) or type(error).__name__)]
     if type(error).__name__ == "SettingsError":
-        return USAGE, [f"reading settings: {error}"]
+        field = re.search(r'field "([^"]*)"', str(error))
+        why = f"not valid JSON: {error.__cause__}" if isinstance(error.__cause__, ValueError) else str(error)
+        return USAGE, [f"reading {_variable((field[1],)) if field else 'settings'}: {why}"]
     if getattr(error, "title", None) == "Settings" and hasattr(error, "errors"):
         # One line for each setting that is wrong; its value is not repeated, it may be a secret.
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        named = [("HEADRACE_" + ".".join(str(part) for part in e["loc"]).upper(), e["msg"]) for e in found]
-        return USAGE, [f"reading settings: {name}: {message}" for name, message in named]
+        return USAGE, [f"reading {_variable(e['loc'])}: {e['msg']}" for e in found]
+    if isinstance(error, OSError) and error.errno in CONFIGURED:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return USAGE, [f"{where}{error.strerror}"]
     return FAILED, []
+
+
+def _variable(place: Sequence[object]) -> str:
+    """The variable of a setting, and within its JSON the keys as a person wrote them."""
+    first, *inner = (str(part) for part in place)
+    return ".".join((f"HEADRACE_{first.upper()}", *inner))
+
+
+def _advised(told: str) -> str:
+    """A cluster that can not be reached is told with what to do about it."""
+    if told.startswith("opening Kafka: ") and "is unreachable" in told:
+        return f"{told}; set HEADRACE_KAFKA to brokers that run, or start one with `headrace broker`"
+    return told
 
 
 def _say(text: str) -> None:

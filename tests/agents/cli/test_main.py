@@ -63,6 +63,8 @@ def test_a_broken_module_breaks_its_own_command_only(tmp_path: Path, monkeypatch
         ("ConfigError('reading topic x: set y')", 2, "error: reading topic x: set y\n"),
         ("AgentError('loading agents/z.py: no AGENT')", 2, "error: loading agents/z.py: no AGENT\n"),
         ("BrokerError('reading loans/0: no progress')", 1, "error: reading loans/0: no progress\n"),
+        ("OSError(98, 'Address already in use')", 2, "error: Address already in use\n"),
+        ("PermissionError(13, 'Permission denied', '/data')", 2, "error: /data: Permission denied\n"),
         ("KeyboardInterrupt()", 130, ""),
         ("SystemExit(7)", 7, ""),
     ],
@@ -94,13 +96,36 @@ def test_a_setting_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch, cap
     """HEADRACE_TOPICS takes JSON; text that is none is told in one line."""
     monkeypatch.setenv("HEADRACE_TOPICS", "{not json")
     assert run(group(), ["verify"]) == 2
-    assert "topics" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "reading HEADRACE_TOPICS: not valid JSON: " in said
+    assert "line 1 column 2" in said
+
+
+def test_a_setting_inside_json_is_named_as_it_was_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The keys of HEADRACE_TOPICS are a person's own, so they are not spelt like a variable."""
+    monkeypatch.setenv("HEADRACE_TOPICS", '{"loan-applications": 7}')
+    assert run(group(), ["verify"]) == 2
+    assert "reading HEADRACE_TOPICS.loan-applications: " in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_that_nobody_configured_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that breaks inside a command is a defect there, not a person's mistake."""
+    (tmp_path / "breaking.py").write_text("def go():\n    raise ConnectionResetError(104, 'reset')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConnectionResetError):
+        run(group({"go": Entry("breaking:go", "Raises.", "Run")}), ["go"])
 
 
 def test_an_unreachable_broker_is_a_line_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nothing listens, the address and that are said."""
+    """Where nothing listens, the address and that are said, and what to do."""
     assert run(group(), ["verify", "--kafka", "127.0.0.1:1"]) == 2
-    assert "127.0.0.1:1 is unreachable" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "127.0.0.1:1 is unreachable" in said
+    assert "set HEADRACE_KAFKA to brokers that run, or start one with `headrace broker`" in said
 
 
 def test_paragraphs_join_lines_and_keep_lists() -> None:
@@ -114,3 +139,15 @@ def test_a_pipe_that_closes_early_is_no_traceback() -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "Traceback" not in done.stderr
     assert json.dumps(done.stdout) == '""'
+
+
+def test_a_data_folder_that_can_not_be_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broker whose files have no place says which setting to change."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path / "file" / "below"))
+    assert run(group(), ["broker", "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "set HEADRACE_DATA_DIR" in said
+    assert "Traceback" not in said
