@@ -86,21 +86,32 @@ def _described(agent: Agent) -> dict[str, Any]:
 def check(names: Annotated[list[str] | None, typer.Argument(help="Agents to check; all when none is named.")] = None) -> None:
     """Hold agents against the contract and run their golden examples. Ends with status 1 where something is wrong."""
     try:
-        agents = select(found_agents(Settings()), names or [])
+        found_all = found_agents(Settings())
     except AgentError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    agents = select(found_all, names or [])
     wrong = 0
     for agent in agents:
         found = problems_of(agent)
         if not found:  # examples of an agent that breaks the contract fail in ways that explain nothing
-            found = [f"example {e.title!r}: {said}" for e in agent.examples for said in differences(agent, e)]
+            found = _differing(agent)
         wrong += len(found)
         typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not found else "not in order"))
         for problem in found:
             typer.echo(f"  {problem}")
     if wrong:
         raise typer.Exit(1)
+
+
+def _differing(agent: Agent) -> list[str]:
+    """What is wrong with the examples: each problem once, with the first example that has it."""
+    titles: dict[str, list[str]] = {}
+    for example in agent.examples:
+        for said in differences(agent, example):
+            titles.setdefault(said, []).append(example.title)
+    more = {said: f" and {len(which) - 1} more" if len(which) > 1 else "" for said, which in titles.items()}
+    return [f"example {which[0]!r}{more[said]}: {said}" for said, which in titles.items()]
 
 
 @app.command("try")

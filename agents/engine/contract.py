@@ -12,12 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from agents.engine.duration import millis
 from agents.engine.leaves import Leaf, leaves
+from agents.engine.returned import is_async
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
 from models.contract import Ask
 from models.strict_schema import strict_schema
 from schemas.errors import ConfigError
 from schemas.marks import Protected, Untrusted, marks
+from topics.decode import decoder
 from topics.spec import TopicSpec
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -32,7 +34,11 @@ _UNSURE = "insufficient"
 
 def check(agent: Agent) -> list[str]:
     """Problems, each a sentence that says what to change; none if the agent keeps the contract."""
-    found: list[str] = []
+    found: list[str] = [
+        f"{name} is an async function: make it a plain one, the engine awaits none of them"
+        for name in ("subject", "when", "features", "decide")
+        if is_async(getattr(agent, name))
+    ]
     for part in (_names, _outcomes, _topics, _durations, _protected, _features, _answers, _catalogue, _examples):
         found += part(agent)
     return found
@@ -79,6 +85,14 @@ def _topics(agent: Agent) -> Iterator[str]:
         yield f"writes: {agent.writes.name!r} is a {agent.writes.kind} topic; make it with out_topic"
     if agent.reads.kind == "out" or agent.reads.row is None:
         yield f"reads: {agent.reads.name!r} has no row model; make it with change_topic, reading_topic or event_topic"
+    if {agent.writes.name, agent.writes.topic} & {agent.reads.name, agent.reads.topic}:
+        yield f"writes: {agent.writes.name!r} is the topic that it reads: it would decide its own decisions; name another"
+    for spec in _read(agent):
+        try:
+            if spec.row is not None and spec.kind != "out":
+                decoder(spec)
+        except ConfigError as error:
+            yield str(error)
     yield from _change_only(agent)
     for name, join in agent.joins.items():
         if join.topic.kind != "change" or not join.topic.key:

@@ -48,7 +48,7 @@ def _files(folder: Path) -> list[Path]:
 def _agent_in(path: Path, load: Callable[[Path], ModuleType]) -> Agent:
     try:
         module = load(path)
-    except Exception as error:  # an agent file is anybody's code; whatever it raises is told with its name
+    except (Exception, SystemExit) as error:  # an agent file is anybody's code; whatever it raises is told with its name
         raise AgentError(f"loading agent file {path}: {type(error).__name__}: {error}") from error
     agent = getattr(module, "AGENT", None)
     if agent is None:

@@ -11,6 +11,7 @@ import orjson
 from agents.engine.duration import millis
 from agents.engine.joins import Joins, MemoryTable
 from agents.engine.pipeline import Item, Pipeline
+from agents.engine.returned import watched
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.verdicts import Site
 from models.contract import Answer
@@ -73,7 +74,10 @@ def prepared(agent: Agent, example: Example) -> tuple[Pipeline, Item]:
 
 def differences(agent: Agent, example: Example) -> list[str]:
     """Where the example does not come out as it says; empty if it does."""
-    came = show(agent, example)
+    wrong: list[str] = []
+    came = show(watched(agent, wrong), example)
+    if wrong:
+        return list(dict.fromkeys(wrong))
     if came.failure is not None:
         return [came.failure]
     body = came.decision or {}

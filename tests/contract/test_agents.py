@@ -25,6 +25,7 @@ from schemas.decision import Decision
 from schemas.errors import AgentError
 from schemas.marks import Protected, marks
 from tests.support.answers import valid
+from topics.spec import Clean, Range
 
 Agent = DecisionAgent[Any, Any, Any]
 FIXTURES = Path(__file__).resolve().parents[1] / "data" / "agents"
@@ -212,6 +213,10 @@ class Open(BaseModel):
 
 CREDIT = next(agent for agent in AGENTS if agent.name == "credit-risk")
 MACHINE = next(agent for agent in AGENTS if agent.name == "product-quality")
+async def _later(context: Any) -> Any:
+    return context
+
+
 BROKEN: Mapping[str, tuple[Agent, str]] = {
     "protected name": (replace(CREDIT, features_model=Leaky), "feature 'age' has the name of Customer.age, which is Protected"),
     "protected mark": (replace(CREDIT, features_model=Leaky), "feature 'born' carries Protected('age')"),
@@ -237,6 +242,9 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "no examples": (replace(CREDIT, examples=()), "examples is empty"),
     "outcome not shown": (replace(MACHINE, examples=MACHINE.examples[:2]), "no example comes out as 'stop'"),
     "rule not declared": (replace(CREDIT, rules={}), "override 'sanctioned' is not among rules"),
+    "own topic": (replace(CREDIT, writes=replace(CREDIT.writes, name=CREDIT.reads.name)), "is the topic that it reads"),
+    "range of nothing": (replace(CREDIT, reads=replace(CREDIT.reads, clean=Clean(ranges={"amonut": Range(0, 1)}))), "amonut"),
+    "async": (replace(CREDIT, features=_later), "features is an async function"),
     "name": (replace(CREDIT, name="Credit_Risk"), "name 'Credit_Risk'"),
 }  # fmt: skip
 
@@ -251,6 +259,7 @@ GOOD = (FIXTURES / "support_triage.py").read_text(encoding="utf-8")
 FILES: Mapping[str, tuple[str, str]] = {
     "syntax": ("AGENT = (", "SyntaxError"),
     "import": ("import no_such_module_anywhere", "ModuleNotFoundError"),
+    "exit": ("raise SystemExit('usage')", "SystemExit: usage"),
     "crash": ("raise RuntimeError('no configuration')", "no configuration"),
     "no agent": ("agent = 1", "it has no AGENT"),
     "wrong type": ("AGENT = 'credit-risk'", "AGENT is a str"),
@@ -275,3 +284,21 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     """A mistyped folder is an error, not an empty list."""
     with pytest.raises(AgentError, match="HEADRACE_AGENTS_PATH"):
         discover(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"features": lambda context: {}}, "features returned dict, it has to return CreditFeatures, Skip or Verdict"),
+        ({"features": lambda context: Verdict("review", score=float("nan"))}, "the score is nan"),
+        ({"features": lambda context: Verdict("review", score=1e6)}, "outside the scale"),
+        ({"features": lambda context: Verdict("review", reasons=(object(),))}, "differ when they are evaluated twice"),  # type: ignore[arg-type] # never equal
+        ({"subject": lambda change: 7}, "subject returned int, it has to return str"),
+        ({"features": lambda context: prepared(CREDIT, CREDIT.examples[0])[1].features, "decide": lambda c, f, a: None},
+         "decide returned None, it has to return Verdict"),
+    ],
+)
+def test_what_a_function_returns_wrongly_is_told(changes: Mapping[str, Any], problem: str) -> None:
+    """An example names the function and the type that it has to return, not what broke further on."""
+    said = differences(replace(CREDIT, **changes), CREDIT.examples[0])
+    assert any(problem in each for each in said), said
