@@ -32,13 +32,14 @@ class DeadLetter(Wire):
     """What the headers `headrace_*` of a dead letter say. The record's own key, value and headers are kept as they came.
 
     `truncated` is true when the value did not fit the dead letter topic: then the record's value is only the head of the
-    original, and `input_hash` and `value_bytes` say what the whole was.
+    original, and `input_hash` and `value_bytes` say what the whole was. `run` is part of the id; null in letters older than it.
     """
 
     schema_: str = SCHEMA
     id: str
     agent: str
     version: int
+    run: str | None = None
     stage: Stage
     reason: str
     field: str | None = None

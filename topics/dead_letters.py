@@ -13,8 +13,8 @@ _DETAIL = 500
 
 
 def dead_letter(
-    record: RawRecord, *, fault: Fault, agent: str, version: int, id: str, part: int, parts: int, input_hash: str, at: int,
-    topic: str, max_bytes: int,
+    record: RawRecord, *, fault: Fault, agent: str, version: int, run: str, id: str, part: int, parts: int, input_hash: str,
+    at: int, topic: str, max_bytes: int,
 ) -> Outbound:  # fmt: skip
     """The dead letter of one record, or of one part of it. `at` is epoch milliseconds, `max_bytes` what the topic takes.
 
@@ -22,7 +22,7 @@ def dead_letter(
     goes: `headrace_truncated` is "true", and hash, size and coordinates say what the whole was.
     """
     told = [
-        ("schema", SCHEMA), ("id", id), ("agent", agent), ("version", str(version)), ("stage", fault.stage),
+        ("schema", SCHEMA), ("id", id), ("agent", agent), ("version", str(version)), ("run", run), ("stage", fault.stage),
         ("reason", fault.reason), ("field", fault.field), ("detail", fault.detail[:_DETAIL]), ("topic", record.topic),
         ("partition", str(record.partition)), ("offset", str(record.offset)), ("timestamp", str(record.timestamp)),
         ("part", str(part)), ("parts", str(parts)), ("input_hash", input_hash),

@@ -298,8 +298,8 @@ class Pipeline:
         id = decision_id(agent.name, record.topic, record.partition, record.offset, hashed, part, self._site.run)
         Counts.add(self.counts.dead_letters, fault.reason)
         return Settled((dead_letter(
-            record, fault=fault, agent=agent.name, version=agent.version, id=id, part=part, parts=parts, input_hash=hashed,
-            at=self._wall_ms(), topic=self.dead_letters, max_bytes=self.dead_letter_bytes,
+            record, fault=fault, agent=agent.name, version=agent.version, run=self._site.run, id=id, part=part, parts=parts,
+            input_hash=hashed, at=self._wall_ms(), topic=self.dead_letters, max_bytes=self.dead_letter_bytes,
         ),))  # fmt: skip
 
     def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:

@@ -11,15 +11,17 @@ from topics.dead_letters import dead_letter
 from topics.handover import Outbound
 from topics.publish.sizes import check
 from topics.record import Raw
+from topics.verify import parse
 
 FAULT = Fault("decode", "not-json", "line 1", "amount")
+RUN = "replay-7"
 
 
 def letter(record: Raw, max_bytes: int) -> Outbound:
     """The dead letter of a record on a topic that takes so many bytes."""
     return dead_letter(
-        record, fault=FAULT, agent="a", version=1, id="i", part=0, parts=1, input_hash=input_hash(record.value), at=0,
-        topic="dlq", max_bytes=max_bytes,
+        record, fault=FAULT, agent="a", version=1, run=RUN, id="i", part=0, parts=1,
+        input_hash=input_hash(record.value), at=0, topic="dlq", max_bytes=max_bytes,
     )  # fmt: skip
 
 
@@ -58,3 +60,14 @@ def test_a_record_that_claims_our_headers_does_not_hide_ours() -> None:
     out = letter(Raw("src", b"v", headers=(("headrace_offset", b"7"),), offset=9), 100_000)
     assert out.headers[0] == ("headrace_offset", b"7")
     assert told(out).offset == 9
+
+
+def test_its_run_is_told_whatever_the_record_claims() -> None:
+    """Verification and readers find the run that is in the id, not one that the input's own headers name, cut or whole."""
+    record = Raw("src", b"v" * 3000, headers=(("headrace_run", b"another"),))
+    for most in (100_000, 2000):
+        out = letter(record, most)
+        assert told(out).run == RUN
+        read = parse.dead_letter(Raw("dlq", out.value, out.key, out.headers))
+        assert not isinstance(read, str)
+        assert (read.run, told(out).truncated) == (RUN, most == 2000)
