@@ -15,13 +15,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from agents.engine.joins import Joins
+from agents.engine.raised import Raised, Refused, described
 from agents.engine.spec import Context, Coordinates, DecisionAgent, Joined, Order, Skip, Verdict, WindowView
 from agents.engine.state import Fate, PartitionState
 from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
 from models.contract import Answer
 from schemas.change import Change
 from schemas.dead_letter import Fault, Stage
-from schemas.errors import DataFault, RecordTooLarge
+from schemas.errors import RecordTooLarge
 from schemas.event import Event
 from schemas.identity import decision_id, input_hash
 from schemas.reading import Reading
@@ -104,6 +105,7 @@ class Pipeline:
         self.agent = agent
         self.counts = Counts()
         self.rules = Rules(agent)
+        self._raised = Raised(agent)
         self._site = site
         self._joins = joins
         self._wall_ms = wall_ms
@@ -133,7 +135,7 @@ class Pipeline:
         try:
             result = self._decode(record)
         except Exception as error:  # noqa: BLE001 - a decoder is total; should one not be, its record still gets an outcome
-            result = Fault("decode", "decoder-error", _describe(error))
+            result = Fault("decode", "decoder-error", self._raised.describe(error))
         if isinstance(result, Fault):
             return [self._settled(record, 0, 1, self._bury(record, result))]
         if isinstance(result, Control):
@@ -153,7 +155,7 @@ class Pipeline:
         try:
             subject, event_ms, fate = self._feed(state, value, record)
         except Exception as error:  # noqa: BLE001 - whatever an agent's function raises is a fault of this record only
-            return self._settled(record, part, parts, self._bury(record, _fault("state", error), part, parts))
+            return self._settled(record, part, parts, self._bury(record, self._raised.fault("state", error), part, parts))
         if isinstance(fate, Skip):
             return self._settled(record, part, parts, self._skip(fate.rule))
         item = Item(record, value, subject, part, parts, event_ms, self._wall_ms(), fate.views)
@@ -170,10 +172,10 @@ class Pipeline:
         event_ms = value.event_ms if value.event_ms is not None else record.timestamp
         for field_name, at in (("event time", event_ms), ("record timestamp", record.timestamp)):
             if not EARLIEST_MS <= at <= LATEST_MS:
-                raise DataFault(Fault("state", "event-time-implausible", f"{at} ms lies outside the years 1 to 9999", field_name))
+                raise Refused(Fault("state", "event-time-implausible", f"{at} ms lies outside the years 1 to 9999", field_name))
         subject = agent.subject(value)
         if not subject or NOT_IN_SUBJECT.search(subject) is not None:
-            raise DataFault(Fault("state", "invalid-subject", "it is empty or has control characters", "subject"))
+            raise Refused(Fault("state", "invalid-subject", "it is empty or has control characters", "subject"))
         refused: Skip | None = None
         if isinstance(value, Change) and value.op == "d":
             refused = DELETE if agent.on_delete == "skip" else None
@@ -255,11 +257,11 @@ class Pipeline:
 
     def fail(self, item: Item, stage: Stage, error: Exception) -> None:
         """A stage raised on this item: a dead letter that says which and how."""
-        item.settled = self._bury(item.record, _fault(stage, error), item.part, item.parts)
+        item.settled = self._bury(item.record, self._raised.fault(stage, error), item.part, item.parts)
 
     def too_large(self, item: Item, error: RecordTooLarge) -> Settled:
         """What was to be published of a record does not fit its topic: the whole record becomes one dead letter."""
-        return self._bury(item.record, Fault("publish", "record-too-large", _describe(error)))
+        return self._bury(item.record, Fault("publish", "record-too-large", described(error)))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def _decided(self, item: Item, verdict: Verdict, answer: Answer[Any] | None, tier: str, why: str | None) -> Settled:
@@ -304,16 +306,6 @@ class Pipeline:
 
     def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:
         return Item(record, None, "", part, parts, record.timestamp, 0, {}, settled=settled)
-
-
-def _fault(stage: Stage, error: Exception) -> Fault:
-    return error.fault if isinstance(error, DataFault) else Fault(stage, "agent-error", _describe(error))
-
-
-def _describe(error: Exception) -> str:
-    """The type and the first line: never more of a value than an exception's own message shows in 200 characters."""
-    first = str(error).splitlines()[:1]
-    return f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
 
 
 def finished(items: Sequence[Item]) -> tuple[tuple[Outbound, ...], str | None, tuple[tuple[int, str], ...]]:

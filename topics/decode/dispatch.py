@@ -15,6 +15,7 @@ from topics.decode.event import EventDecoder
 from topics.decode.faults import Bad
 from topics.decode.result import Result
 from topics.decode.telemetry import ReadingDecoder
+from topics.decode.telling import teller
 from topics.record import RawRecord
 from topics.spec import TopicSpec
 
@@ -35,6 +36,7 @@ def decoder(spec: TopicSpec[V]) -> Callable[[RawRecord], Result[V]]:
     Raises ConfigError here and now for a spec that can not work (no row, a rule about a field that is not there).
     """
     body, opener = _compile(spec)
+    tell = teller(spec)
     max_bytes, max_depth = spec.encoding.max_bytes, spec.encoding.max_depth
 
     def run(record: RawRecord) -> Result[V]:
@@ -48,7 +50,7 @@ def decoder(spec: TopicSpec[V]) -> Callable[[RawRecord], Result[V]]:
                 event, payload = cloudevents.structured(payload, max_bytes, max_depth)
             return body.values(payload, plan, record, event)
         except Bad as bad:
-            return bad.fault
+            return tell(bad.fault)
         except Exception as error:  # noqa: BLE001 - the last line: a defect here must cost one record, not the partition
             return Fault("decode", "decoder-error", f"{type(error).__name__} while decoding")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +10,12 @@ from schemas.dead_letter import Fault, Stage
 
 QUOTED = 20
 """Most characters of a value that a fault may quote: dead letters are read by more people than the source."""
+NOT_SHOWN = "(not shown)"
+VALUE, FOREIGN = "\x01", "\x02"
+_INSTEAD, _END = "\x1f", "\x03"
+_NO_MARKS = dict.fromkeys((1, 2, 3, 0x1F), "?")
+MARKED = re.compile("([\x01\x02])([^\x1f]*)\x1f([^\x03]*)\x03")
+"""What `quoted` made: its kind, what stands for it where it may not be shown, and the text itself."""
 
 
 class Bad(Exception):
@@ -19,8 +26,23 @@ class Bad(Exception):
         self.fault = Fault(stage=stage, reason=reason, detail=detail, field=field)
 
 
+def quoted(text: str, instead: str = NOT_SHOWN, *, kind: str = VALUE) -> str:
+    """A text that comes from the record, marked as such: telling.py decides whether it is shown.
+
+    Every part of a detail that depends on a value goes through here or through `short`. `kind` FOREIGN is for what a user's own
+    code wrote, which may be about any column, not only the fault's.
+    """
+    return f"{kind}{instead}{_INSTEAD}{text.translate(_NO_MARKS)}{_END}"
+
+
 def short(value: Any) -> str:
-    """A value as a person may see it in a fault: at most 20 characters of a number or text, else only its type."""
+    """A value as a person may see it in a fault, marked: at most 20 characters of a number or text, else only its type."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "an array"
+    return quoted(_shown(value))
+
+
+def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else "true" if value else "false"
     if isinstance(value, str):
@@ -31,4 +53,4 @@ def short(value: Any) -> str:
             return f"an integer of {value.bit_length()} bits"
         text = str(value)
         return text if len(text) <= QUOTED else text[:QUOTED] + "..."
-    return "an object" if isinstance(value, dict) else "an array" if isinstance(value, list) else f"a {type(value).__name__}"
+    return f"a {type(value).__name__}"

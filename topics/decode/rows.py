@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, DecimalException
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from schemas.errors import ConfigError
 from topics.decode.columns import Convert, Source, accepts_none, converter, wire_names
 from topics.decode.connect_types import EXACT, Meaning, from_hints
-from topics.decode.faults import QUOTED, Bad, short
+from topics.decode.faults import FOREIGN, QUOTED, VALUE, Bad, quoted, short
 from topics.spec import Range, TopicSpec, Unit
 
 _MISSING: Any = object()
 _NOTHING = Meaning()
+_PYDANTICS = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"}
+"""Errors whose messages pydantic writes; it may quote the value, but nothing of another column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +185,17 @@ def validate(row: type[BaseModel], values: dict[str, Any]) -> BaseModel:
 
 
 def explain(error: ValidationError) -> Bad:
-    """The first field that is invalid, and how many more there are, without quoting the record."""
+    """The first field that is invalid, and how many more there are, quoting little of the record and marking what is quoted."""
     errors = error.errors(include_url=False, include_context=False)
     first = errors[0]
     path = ".".join(str(step) for step in first["loc"]) or None
     message, given = first["msg"], first.get("input")
     if isinstance(given, str) and len(given) > QUOTED:
         message = message.replace(given, given[:QUOTED] + "...")
+    kind = VALUE if first["type"] in _PYDANTICS else FOREIGN
     said = "" if first["type"] == "missing" else f", got {short(given)}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return Bad("invalid-field", f"{message[:120]}{said}{more}", path)
+    return Bad("invalid-field", f"{quoted(message[:120], first['type'], kind=kind)}{said}{more}", path)
 
 
 OnAbsent = Literal["null", "drop", "fault"]

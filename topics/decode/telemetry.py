@@ -18,6 +18,7 @@ from topics.decode.json_text import load
 from topics.decode.result import Control, Decoded, Result, Skipped
 from topics.decode.rows import RowPlan
 from topics.decode.senml import is_senml, resolve
+from topics.decode.telling import teller
 from topics.decode.times import clock_check, epoch_us
 from topics.record import RawRecord
 from topics.spec import TopicSpec
@@ -59,6 +60,7 @@ class ReadingDecoder:
         self._wires = frozenset(self._rows.by_wire)
         self._containers = tuple(name for name in METRICS if name not in self._wires)
         self._check = clock_check(spec.clock)
+        self._tell = teller(spec)
 
     def tombstone(self, record: RawRecord) -> Result[Reading[Any]]:
         """A record without a value."""
@@ -84,7 +86,7 @@ class ReadingDecoder:
                     raise Bad("not-an-object", f"{short(body)} is not a reading", str(place))
                 elements.append(self._one(body, record, None, acted))
             except Bad as bad:
-                elements.append(bad.fault)
+                elements.append(self._tell(bad.fault))
             cleaned += acted
         return Decoded(tuple(elements), tuple(cleaned))
 
@@ -137,12 +139,13 @@ class ReadingDecoder:
             acted: list[str] = []
             try:
                 if point.bad is not None:
-                    found.append(point.bad)
+                    found.append(self._tell(point.bad))
                     continue
                 found.append(self._finish(point.device, point.values, point.event_ms, None, point.timed, record, acted))
             except Bad as bad:
                 fault = bad.fault
-                found.append(Fault(fault.stage, fault.reason, f"device {short(point.device)}: {fault.detail}", fault.field))
+                detail = f"device {short(point.device)}: {fault.detail}"
+                found.append(self._tell(Fault(fault.stage, fault.reason, detail, fault.field)))
             cleaned += acted
         return tuple(found)
 
