@@ -15,7 +15,8 @@ Stage = Literal["read", "decode", "clean", "state", "join", "features", "score",
 class Fault:
     """Why one record is bad. `reason` is a short stable code, `field` the path of the offending field, `detail` for a person.
 
-    `detail` never quotes more than a few characters of a value: dead letters are read by more people than the source.
+    `detail` never quotes more than a few characters of a value, and nothing of a column that is Protected: the headers of dead
+    letters are shown in more places than the source.
     """
 
     stage: Stage
