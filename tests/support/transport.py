@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from schemas.receipt import Position, Receipt
 from topics.handover import Bounds, Feed, Finished, Outbound, OwnedPartition, Slot, TopicPartition
 from topics.record import RawRecord
+from topics.stable_offsets import stable_offsets
 from topics.transport.app import FeedApp, make_app
 
 
@@ -198,19 +199,22 @@ class Site:
             await consumer.stop()
         return sorted(found, key=lambda r: (r.partition, r.offset))
 
-    async def _ends(self, consumer: Any, tps: list[Any]) -> Any:
-        """Ends for a committed reader, once no transaction is open: its markers come some ms after the commit returned."""
+    async def _ends(self, consumer: Any, tps: list[Any], seconds: float = 30.0) -> Any:
+        """Ends for a committed reader, once no transaction is open: its markers come some ms after the commit returned.
+
+        Raises TimeoutError when one stays open.
+        """
         plain = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         await plain.start()
         try:
-            for _ in range(60):
-                ends = await consumer.end_offsets(tps)
-                if ends == await plain.end_offsets(tps):
-                    break
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(seconds):
+                while True:
+                    ends = await consumer.end_offsets(tps)
+                    if ends == await plain.end_offsets(tps):
+                        return ends
+                    await asyncio.sleep(0.05)
         finally:
             await plain.stop()
-        return ends
 
     async def read_receipts(self) -> dict[int, list[Receipt]]:
         """Receipts by partition, in order."""
@@ -220,20 +224,16 @@ class Site:
         return found
 
     async def committed(self) -> dict[int, tuple[int, str]]:
-        """Committed offset and metadata by partition, with what a transaction that has just returned committed."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, group_id=f"{self.name}.group", enable_auto_commit=False,
-            isolation_level="read_committed",
-        )  # fmt: skip
+        """Committed offset and metadata by partition, with what a transaction that has just returned committed.
+
+        The broker answers a commit before the group knows its offsets; it is asked until it calls them stable.
+        """
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, group_id=f"{self.name}.group", enable_auto_commit=False)
         await consumer.start()
         try:
-            await consumer.topics()
-            # its offsets count once the marker is in the group's log; the embedded broker has no such log
-            if offsets := consumer.partitions_for_topic("__consumer_offsets"):
-                await self._ends(consumer, [KafkaTopicPartition("__consumer_offsets", p) for p in offsets])
             tps = [KafkaTopicPartition(self.source, p) for p in range(self.partitions)]
-            found = await consumer._coordinator.fetch_committed_offsets(tps)
-            return {tp.partition: (o.offset, o.metadata) for tp, o in found.items() if o.offset >= 0}
+            found = await stable_offsets(consumer._coordinator, tps)
+            return {tp.partition: (at.offset, at.metadata) for tp, at in found.items()}
         finally:
             await consumer.stop()
 

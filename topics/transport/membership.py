@@ -19,6 +19,7 @@ from aiokafka.structs import OffsetAndMetadata
 from schemas.errors import Fenced, OutcomeUnknown
 from topics.handover import TopicPartition
 from topics.publish.contract import Position
+from topics.stable_offsets import stable_offsets
 
 T = TypeVar("T")
 _GONE = (kafka_errors.IllegalGenerationError, kafka_errors.UnknownMemberIdError, kafka_errors.CommitFailedError)
@@ -38,12 +39,12 @@ class Membership:
         self._timeout = timeout
 
     async def committed(self, tp: TopicPartition) -> Position | None:
-        """What the group has committed; read it after the previous owner was fenced."""
+        """What the group has committed; read it after the previous owner was fenced. Waits for transactions to end."""
         kafka_tp = KafkaTopicPartition(*tp)
 
         async def ask() -> Position | None:
-            found = (await self._consumer()._coordinator.fetch_committed_offsets([kafka_tp])).get(kafka_tp)
-            return None if found is None or found.offset < 0 else Position(found.offset, found.metadata or "")
+            found = (await stable_offsets(self._consumer()._coordinator, [kafka_tp], timeout=self._timeout)).get(kafka_tp)
+            return None if found is None else Position(found.offset, found.metadata)
 
         return await self._there(ask(), "reading the committed position")
 

@@ -21,6 +21,7 @@ from schemas.errors import BrokerError, TopicError
 from schemas.identity import input_hash
 from topics.ends import end_offsets
 from topics.progress import decode as decode_mark
+from topics.stable_offsets import stable_offsets
 from topics.verify import parse
 from topics.verify.facts import Account, Edges, Offender, OrderKind, Outcome, Scope
 from topics.verify.judge import judge
@@ -254,13 +255,19 @@ class _Reading:
         return {tp.partition: (at.offset, at.metadata or "") for tp, at in found.items() if at.offset >= 0}
 
     async def _caught_up(self, tp: TopicPartition, frontier: int | None, *, exact: bool) -> int | None:
-        """The group's offset now. Where it is one transaction with the receipts it may take a moment to show."""
-        for attempt in range(20):
-            offset = (await self._committed([tp])).get(tp.partition, (None, ""))[0]
-            if not exact or frontier is None or offset is None or offset >= frontier or attempt == 19:
-                return offset
-            await asyncio.sleep(0.1)
-        return None
+        """The group's offset now. Where it is one transaction with the receipts it may take a moment to show.
+
+        Only where it does not show at once are the group's open transactions waited for: that of a dead worker may stay open
+        for a minute, and a running one has nearly always one.
+        """
+        offset = (await self._committed([tp])).get(tp.partition, (None, ""))[0]
+        if not exact or frontier is None or offset is None or offset >= frontier:
+            return offset
+        try:
+            found = (await stable_offsets(self.group._coordinator, [tp], timeout=SETTLE_SECONDS)).get(tp)
+        except TimeoutError:
+            return (await self._committed([tp])).get(tp.partition, (None, ""))[0]
+        return None if found is None else int(found.offset)
 
     async def _read(self, tp: TopicPartition, first: int, end: int) -> AsyncIterator[Sequence[ConsumerRecord]]:
         """The records of a partition in [first, end), a list at a time."""

@@ -129,8 +129,11 @@ def test_a_leaked_process_is_found_whoever_its_parent_is_now(tmp_path: Path) -> 
     orphan = int(subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=True).stdout)
     child = Child("sleeper", ["sleep", "600"], log=tmp_path / "log")
     try:
-        assert {*child.pids} <= set(leaks.children())
-        assert {orphan, *child.pids} <= set(leaks.descendants())
+        # while a program is being loaded its process has neither its command line nor its environment yet
+        limit = time.monotonic() + 20
+        while not ({*child.pids} <= set(leaks.children()) and {orphan, *child.pids} <= set(leaks.descendants())):
+            assert time.monotonic() < limit, (orphan, child.pids, leaks.children(), leaks.descendants())
+            time.sleep(0.02)
         assert leaks.settle({child.pid: "sleep 600"}, expected=(), seconds=0.1) == {child.pid: "sleep 600"}
     finally:
         os.kill(orphan, signal.SIGKILL)
