@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
+from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.lines import Line, Malformed, parse_lines
 from agents.engine.contract import check as problems_of
-from agents.engine.discover import discover, select
+from agents.engine.discover import Found, Problem
 from agents.engine.examples import differences
 from agents.engine.joins import MemoryTable
 from agents.engine.spec import DecisionAgent
@@ -28,7 +28,7 @@ from models.resolve import resolve
 from models.sandbox import MODEL, Sandbox
 from schemas.change import Change
 from schemas.dead_letter import Fault
-from schemas.errors import AgentError, ConfigError, DataFault
+from schemas.errors import ConfigError, DataFault
 from topics.decode import decoder
 from topics.decode.result import Decoded
 from topics.record import Raw
@@ -46,25 +46,33 @@ class TryModel(StrEnum):
     CONFIGURED = "configured"
 
 
-def found_agents(settings: Settings) -> list[Agent]:
-    """The agents that come with Headrace and those of HEADRACE_AGENTS_PATH."""
-    return discover(Path(settings.agents_path) if settings.agents_path else None)
-
-
 @app.command("list")
 def list_agents(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
-    """What there is: what each agent reads, decides and writes, and who answers it."""
-    agents = found_agents(Settings())
-    if as_json:
-        for agent in agents:
-            sys.stdout.write(orjson.dumps(_described(agent)).decode() + "\n")
-        return
-    for agent in agents:
+    """What there is: what each agent reads, decides and writes, and who answers it.
+
+    After the agents come the files that give none, each with what is wrong with it; then the status is 1.
+    """
+    found = found_agents(Settings())
+    for agent in found.agents:
         told = _described(agent)
+        if as_json:
+            _print([told])
+            continue
         joins = f", joins {', '.join(told['joins'])}" if told["joins"] else ""
         typer.echo(f"{told['name']} {told['version']}: {told['description']}")
         typer.echo(f"  reads {told['reads']}{joins}, writes {told['writes']}")
         typer.echo(f"  {' | '.join(told['outcomes'])}; asks {told['asks']}, without an answer: {told['on_no_answer']}")
+    for problem in found.problems:
+        if as_json:
+            _print([_broken(problem)])
+        else:
+            typer.echo(f"broken: {problem}")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _broken(problem: Problem) -> dict[str, Any]:
+    return {"broken": str(problem.path), "line": problem.line, "agent": problem.agent, "why": problem.why}
 
 
 def _described(agent: Agent) -> dict[str, Any]:
@@ -84,24 +92,30 @@ def _described(agent: Agent) -> dict[str, Any]:
 
 @app.command()
 def check(names: Annotated[list[str] | None, typer.Argument(help="Agents to check; all when none is named.")] = None) -> None:
-    """Hold agents against the contract and run their golden examples. Ends with status 1 where something is wrong."""
-    try:
-        found_all = found_agents(Settings())
-    except AgentError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    agents = select(found_all, names or [])
-    wrong = 0
-    for agent in agents:
-        found = problems_of(agent)
-        if not found:  # examples of an agent that breaks the contract fail in ways that explain nothing
-            found = _differing(agent)
-        wrong += len(found)
-        typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not found else "not in order"))
-        for problem in found:
-            typer.echo(f"  {problem}")
+    """Hold agents against the contract and run their golden examples. Ends with status 1 where something is wrong.
+
+    Every problem is told with its file. Where agents are named, other files that are broken are warned of only.
+    """
+    found = found_agents(Settings())
+    agents = chosen_agents(found, names) if names else found.agents
+    wrong = sum([_checked(found, agent) for agent in agents])
+    if not names:
+        for problem in found.problems:
+            typer.echo(f"broken: {problem}")
+        wrong += len(found.problems)
     if wrong:
         raise typer.Exit(1)
+
+
+def _checked(found: Found, agent: Agent) -> int:
+    """Print what is wrong with one agent; how many problems that are."""
+    problems = problems_of(agent)
+    if not problems:  # examples of an agent that breaks the contract fail in ways that explain nothing
+        problems = _differing(agent)
+    typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not problems else "not in order"))
+    for problem in problems:
+        typer.echo(f"  {found.paths[agent.name]}: {problem}")
+    return len(problems)
 
 
 def _differing(agent: Agent) -> list[str]:
@@ -130,7 +144,7 @@ def try_agent(
     no line is one, the command ends with status 1.
     """
     settings = Settings()
-    agent = placed(select(found_agents(settings), [name])[0], Registry(settings.topics))
+    agent = placed(chosen_agents(found_agents(settings), [name])[0], Registry(settings.topics))
     who = model or (TryModel.CONFIGURED if settings.model_base_url else TryModel.SANDBOX)
     lines = list(parse_lines(sys.stdin.buffer, agent.reads.topic))
     if not asyncio.run(_try(agent, lines, who, settings)):

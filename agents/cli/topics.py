@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.output import emit_json, out, tell
-from agents.engine.discover import Agent, discover, select
+from agents.engine.discover import Agent
 from agents.engine.kafka import kafka_config
 from agents.engine.topology import own_topics, registry_for
 from agents.settings import Settings
@@ -55,7 +55,7 @@ def follows(agents: list[Agent]) -> dict[str, str]:
 
 def _chosen(names: list[str] | None) -> tuple[Settings, list[Agent]]:
     settings = Settings()
-    return settings, select(discover(Path(settings.agents_path) if settings.agents_path else None), names or [])
+    return settings, chosen_agents(found_agents(settings), names)
 
 
 async def _plan(settings: Settings, agents: list[Agent]) -> Plan:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.output import console, emit_json, out
-from agents.engine.discover import discover, select
 from agents.engine.kafka import kafka_config
 from agents.engine.topology import Agent, placed
 from agents.settings import Settings
@@ -42,7 +41,7 @@ def verify(
     is said: --strict fails on both.
     """
     settings = Settings() if kafka is None else Settings(kafka=kafka)
-    chosen = select(discover(Path(settings.agents_path) if settings.agents_path else None), agents or [])
+    chosen = chosen_agents(found_agents(settings), agents)
     accounts = asyncio.run(verify_all(settings, chosen, quiet=as_json))
     for account in accounts:
         for line in [] if as_json else lines(account):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
 
-from agents.engine.discover import discover, select
+from agents.cli.choice import chosen_agents, found_agents
+from agents.engine.discover import Found
 from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
-from agents.engine.spec import DecisionAgent
 from agents.engine.topology import registry_for
 from agents.settings import Settings
 from schemas.errors import ConfigError
@@ -34,9 +33,9 @@ def worker(
     logging.basicConfig(level=LEVELS[settings.log_level], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(Repeats())
-    found = discover(Path(settings.agents_path) if settings.agents_path else None)
+    found = found_agents(settings)
+    chosen = chosen_agents(found, agents)
     check_overrides(found, settings)
-    chosen = select(found, agents or [])
 
     async def main() -> int:
         return await Worker(chosen, settings, say=lambda line: typer.echo(line, err=True)).run()
@@ -45,17 +44,26 @@ def worker(
     raise typer.Exit(run_loop(main()))
 
 
-def check_overrides(agents: Sequence[DecisionAgent[Any, Any, Any]], settings: Settings) -> None:
-    """Raises ConfigError for a setting of an agent or topic that does not exist: a typing mistake must not pass in silence."""
-    names = sorted(agent.name for agent in agents)
+def check_overrides(found: Found, settings: Settings) -> None:
+    """Raises ConfigError for a setting of an agent or topic that does not exist: a typing mistake must not pass in silence.
+
+    While an agent file is broken it is a warning: the setting may be of the agent that could not be loaded.
+    """
+    names = sorted(agent.name for agent in found.agents)
     unknown = sorted(set(settings.agents) - set(names))
     if unknown:
-        raise ConfigError(f"reading HEADRACE_AGENTS: there is no agent {', '.join(unknown)}; there are {', '.join(names)}")
-    registry = registry_for(agents, settings)
+        _refuse(found, f"reading HEADRACE_AGENTS: there is no agent {', '.join(unknown)}; there are {', '.join(names)}")
+    registry = registry_for(found.agents, settings)
     unused = registry.unused_overrides()
     if unused:
         known = ", ".join(sorted(spec.name for spec in registry))
-        raise ConfigError(f"reading HEADRACE_TOPICS: no agent has a topic {', '.join(unused)}; topics are {known}")
+        _refuse(found, f"reading HEADRACE_TOPICS: no agent has a topic {', '.join(unused)}; topics are {known}")
+
+
+def _refuse(found: Found, why: str) -> None:
+    if not found.problems:
+        raise ConfigError(why)
+    typer.echo(f"warning: {why}; it may be of an agent file that is broken", err=True)
 
 
 def tune_collector() -> None:

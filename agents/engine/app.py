@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agents.engine.discover import discover, select
+from agents.engine.discover import find
 from agents.engine.process import Worker
 from agents.settings import Settings
 from schemas.errors import ConfigError
@@ -26,6 +26,6 @@ def __getattr__(name: str) -> Any:
         if not wanted:
             raise ConfigError("starting faust: HEADRACE_FAUST_AGENT names the agent to run, e.g. credit-risk")
         settings = Settings()
-        (agent,) = select(discover(Path(settings.agents_path) if settings.agents_path else None), [wanted])
+        (agent,) = find(Path(settings.agents_path) if settings.agents_path else None).chosen([wanted])
         _made["app"] = Worker([agent], settings, say=print).faust_app()
     return _made["app"]

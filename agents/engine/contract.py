@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from agents.engine.duration import millis
 from agents.engine.leaves import Leaf, leaves
-from agents.engine.returned import is_async
+from agents.engine.shape import misfits
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
 from models.contract import Ask
@@ -34,11 +34,9 @@ _UNSURE = "insufficient"
 
 def check(agent: Agent) -> list[str]:
     """Problems, each a sentence that says what to change; none if the agent keeps the contract."""
-    found: list[str] = [
-        f"{name} is an async function: make it a plain one, the engine awaits none of them"
-        for name in ("subject", "when", "features", "decide")
-        if is_async(getattr(agent, name))
-    ]
+    found = [str(misfit) for misfit in misfits(agent)]
+    if found:
+        return found  # what is asked below would stumble over them
     for part in (_names, _outcomes, _topics, _durations, _protected, _features, _answers, _catalogue, _examples):
         found += part(agent)
     return found

@@ -73,15 +73,6 @@ def test_check_fails_for_a_wrong_example_and_names_it(tmp_path: Path, monkeypatc
     assert "outcome should be 'person' and is 'billing'" in result.stdout
 
 
-def test_check_names_a_file_that_is_no_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of a broken file is printed, not a traceback."""
-    (tmp_path / "broken.py").write_text("AGENT = None", encoding="utf-8")
-    monkeypatch.setenv("HEADRACE_AGENTS_PATH", str(tmp_path))
-    result = CliRunner().invoke(app, ["check"])
-    assert result.exit_code == 1
-    assert str(tmp_path / "broken.py") in result.stderr
-
-
 def test_try_decides_an_application_with_the_joined_row_among_the_lines() -> None:
     """The customer's row may come after the application; the sandbox says in the decision that it is one."""
     [outcome] = tried("credit-risk", "--model", "sandbox", lines=[

@@ -22,10 +22,11 @@ from topics.verify.read import Target
 FILE = """
 from agents.engine.spec import DecisionAgent
 from tests.support.simple_agent import simple_agent
+from models.instant import NoModel
 from topics.spec import event_topic, out_topic
 from tests.support.simple_agent import Purchase
 
-AGENT = simple_agent(None, name="NAME", reads=event_topic("NAME-in", Purchase), writes=out_topic("NAME-out"))
+AGENT = simple_agent(NoModel(), name="NAME", reads=event_topic("NAME-in", Purchase), writes=out_topic("NAME-out"))
 """
 
 
