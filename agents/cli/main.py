@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import re
@@ -17,11 +16,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
-CONFIGURED = frozenset({
-    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
-    errno.EADDRINUSE, errno.EADDRNOTAVAIL,
-})  # fmt: skip
-"""What the system says where a folder or an address that a person chose can not be used. Anything else is a defect."""
 RUN, LOOK, LOCAL = "Run", "Look", "On this machine"
 
 
@@ -145,6 +139,7 @@ def _guarded(call: Callable[[], object]) -> int:
 def _told(error: Exception) -> tuple[int, list[str]]:
     """The exit status and the lines that a person is told; none for a defect, whose traceback is wanted.
 
+    An OSError is a defect here: where a file, folder or port that a person chose is opened, it was made a ConfigError.
     What knows our errors is imported only here: with pydantic behind it, it would double the time that help takes.
     """
     from schemas.errors import ConfigError, HeadraceError
@@ -159,9 +154,6 @@ def _told(error: Exception) -> tuple[int, list[str]]:
         # One line for each setting that is wrong; its value is not repeated, it may be a secret.
         found = error.errors(include_url=False, include_input=False, include_context=False)
         return USAGE, [f"reading {_variable(e['loc'])}: {e['msg']}" for e in found]
-    if isinstance(error, OSError) and error.errno in CONFIGURED:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return USAGE, [f"{where}{error.strerror}"]
     return FAILED, []
 
 

@@ -35,6 +35,7 @@ from agents.engine.discover import discover, select
 from agents.engine.kafka import kafka_config
 from agents.engine.topology import Agent, registry_for
 from agents.settings import Settings
+from schemas.errors import ConfigError
 from topics import names
 from topics.admin import apply
 from topics.admin import plan as plan_topics
@@ -115,10 +116,18 @@ async def run(options: Options, settings: Settings, out: Console, err: Console) 
     return 0 if report.ok() else 1
 
 
+def _folder() -> Path:
+    """A fresh folder. Raises ConfigError where none can be made."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="headrace-demo-"))
+    except OSError as error:
+        raise ConfigError(f"making a folder for the demo: {error.strerror}; set TMPDIR to one that can be written") from error
+
+
 @asynccontextmanager
 async def _stage(options: Options, settings: Settings, err: Console, started: float) -> AsyncIterator[Stage]:
     """A broker, ours or the one that was named, with all topics; and a folder for logs and tables, gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
+    folder = _folder()
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if options.kafka is None:

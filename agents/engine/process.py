@@ -345,8 +345,15 @@ class Worker:
         registry = CollectorRegistry()
         sources = {r.agent.name: (EngineSource(r.engine), TransportSource(r.app.runtime.stats)) for r in self.running}
         registry.register(AgentCollector(sources))
-        server, _ = start_http_server(port, addr=self._settings.metrics_host, registry=registry)
-        self._say(f"metrics: http://{self._settings.metrics_host}:{port}/metrics")
+        host = self._settings.metrics_host
+        try:
+            server, _ = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:  # gaierror is one
+            raise ConfigError(
+                f"serving metrics at {host}:{port}: {error.strerror}; set HEADRACE_METRICS_PORT and HEADRACE_METRICS_HOST to an "
+                "address that is free"
+            ) from error
+        self._say(f"metrics: http://{host}:{port}/metrics")
         return server
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli.main import COMMANDS, Entry, group, paragraphs, run
+from topics.dev_broker import EmbeddedBroker
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("aiokafka", "faust", "openai", "pydantic", "aiohttp", "rocksdict")
@@ -63,8 +66,6 @@ def test_a_broken_module_breaks_its_own_command_only(tmp_path: Path, monkeypatch
         ("ConfigError('reading topic x: set y')", 2, "error: reading topic x: set y\n"),
         ("AgentError('loading agents/z.py: no AGENT')", 2, "error: loading agents/z.py: no AGENT\n"),
         ("BrokerError('reading loans/0: no progress')", 1, "error: reading loans/0: no progress\n"),
-        ("OSError(98, 'Address already in use')", 2, "error: Address already in use\n"),
-        ("PermissionError(13, 'Permission denied', '/data')", 2, "error: /data: Permission denied\n"),
         ("KeyboardInterrupt()", 130, ""),
         ("SystemExit(7)", 7, ""),
     ],
@@ -110,14 +111,27 @@ def test_a_setting_inside_json_is_named_as_it_was_written(
     assert "reading HEADRACE_TOPICS.loan-applications: " in capsys.readouterr().err
 
 
-def test_an_error_of_the_system_that_nobody_configured_keeps_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A connection that breaks inside a command is a defect there, not a person's mistake."""
-    (tmp_path / "breaking.py").write_text("def go():\n    raise ConnectionResetError(104, 'reset')\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConnectionResetError):
-        run(group({"go": Entry("breaking:go", "Raises.", "Run")}), ["go"])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "ConnectionResetError(104, 'reset')",
+        "FileNotFoundError(2, 'No such file or directory', 'our-own-table')",
+        "PermissionError(13, 'Permission denied', 'our-own-lock')",
+        "OSError(98, 'Address already in use')",
+    ],
+)
+def test_an_error_of_the_system_inside_a_command_keeps_its_traceback(raised: str, tmp_path: Path) -> None:
+    """A file of ours that is not there is a defect, not a person's mistake: where it was opened is shown."""
+    (tmp_path / "breaking.py").write_text(f"def go():\n    raise {raised}\n", encoding="utf-8")
+    code = "from agents.cli.main import *; sys.exit(run(group({'go': Entry('breaking:go', 'Raises.', 'Run')}), ['go']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "breaking.py" in done.stderr
+    assert raised.partition("(")[0] in done.stderr
 
 
 def test_an_unreachable_broker_is_a_line_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,3 +165,43 @@ def test_a_data_folder_that_can_not_be_is_a_line(
     said = capsys.readouterr().err
     assert "set HEADRACE_DATA_DIR" in said
     assert "Traceback" not in said
+
+
+def test_a_metrics_port_that_is_taken_is_a_line(
+    embedded: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that can not serve its metrics says which setting to change, and ends before it takes anything."""
+    monkeypatch.setenv("HEADRACE_KAFKA", embedded.bootstrap)
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path / "data"))
+    assert run(group(), ["topics", "apply", "product-quality"]) == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HEADRACE_METRICS_PORT", str(port))
+        capsys.readouterr()
+        assert run(group(), ["worker", "product-quality"]) == 2
+    said = capsys.readouterr().err
+    assert f"serving metrics at 127.0.0.1:{port}: " in said
+    assert "set HEADRACE_METRICS_PORT" in said
+
+
+def test_a_certificate_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that a setting names and that can not be opened is told by its path."""
+    monkeypatch.setenv("HEADRACE_KAFKA_SECURITY", "SSL")
+    monkeypatch.setenv("HEADRACE_KAFKA_CAFILE", "nowhere/ca.pem")
+    assert run(group(), ["verify"]) == 2
+    assert "reading nowhere/ca.pem: " in capsys.readouterr().err
+
+
+def test_a_demo_without_a_place_for_its_files_is_a_line() -> None:
+    """Where no temporary folder can be made, the variable that names one is told."""
+    code = (
+        "import tempfile\n"
+        "def none(*_, **__): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile.mkdtemp = none\n"
+        "from agents.cli.main import *\n"
+        "sys.exit(run(group(), ['demo']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert "set TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
