@@ -119,6 +119,8 @@ async def test_what_is_published_is_what_the_schemas_say(broker: LocalBroker, tm
     said: list[str] = []
     async with running([agent], settings, said) as worker:
         found = await decisions(broker, agent, 2)
+        assert await until_read(broker.bootstrap, names.dead_letters(agent.name), 1) == 1
+        await until(lambda: worker.running[0].app.runtime.stats.outcomes == 4, 40)
         (dead,) = await read_all(broker.bootstrap, names.dead_letters(agent.name))
         metrics = await asyncio.to_thread(scrape, port)
         manifest = worker.running[0].manifest.hash()
@@ -267,16 +269,16 @@ async def test_a_signal_drains_and_a_second_one_leaves_at_once(
         with process(asks, log, "agents.cli.main", "worker", "product-quality") as worker:
             await until(lambda: hanging.meter.requests > 0, 40)
             worker.send_signal(signal.SIGTERM)
-            await until(lambda: "draining" in log.read_text("utf-8"), 5)
+            await until(lambda: "draining" in log.read_text("utf-8"), 40)
             assert worker.poll() is None
             worker.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(worker.wait, 3) == 130
+            assert await asyncio.to_thread(worker.wait, 30) == 130  # one that had waited for its calls would end with 0
     async with Sandbox(SandboxConfig(latency="0ms")) as answering:
         asks = environment | {"HEADRACE_MODEL_BASE_URL": answering.base_url}
         with process(asks, tmp_path / "second.log", "agents.cli.main", "worker", "product-quality") as worker:
             assert await until_read(kafka.bootstrap, decided, 6) == 6
             worker.send_signal(signal.SIGINT)
-            assert await asyncio.to_thread(worker.wait, 20) == 0
+            assert await asyncio.to_thread(worker.wait, 60) == 0
     verify = [sys.executable, "-m", "agents.cli.main", "verify", "product-quality", "--json"]
     done = await asyncio.to_thread(subprocess.run, verify, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -291,7 +293,7 @@ async def test_fausts_own_command_starts_one_agent(kafka: LocalBroker, environme
     with process(asks, log, "faust", "-A", "agents.engine.app", "worker", "-l", "warn") as worker:
         assert await until_read(kafka.bootstrap, decided, 1) == 1, log.read_text("utf-8", "replace")
         worker.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(worker.wait, 30)
+        await asyncio.to_thread(worker.wait, 90)
     assert worker.returncode == 0, log.read_text("utf-8", "replace")
 
 
@@ -340,7 +342,7 @@ async def test_a_defect_ends_the_process_whoever_started_it(
     await produce(kafka.bootstrap, placed["machine-readings"]["physical"], [reading("m1", 1)])
     log = tmp_path / "worker.log"
     with process(runs, log, *command) as worker:
-        status = await asyncio.to_thread(worker.wait, 40)
+        status = await asyncio.to_thread(worker.wait, 90)
     assert status not in (0, None), log.read_text("utf-8", "replace")[-2000:]
     assert await read_all(kafka.bootstrap, f"defective-{stem}") == []
 

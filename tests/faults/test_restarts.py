@@ -35,7 +35,7 @@ async def test_a_rolling_restart_of_three_workers(kafka: ApacheKafka, fleet: Fle
 @pytest.mark.parametrize("gently", [True, False], ids=["stopped", "killed"])
 async def test_a_broker_that_goes_and_comes_back(gently: bool, kafka: ApacheKafka, fleet: Fleet) -> None:
     """Workers outlast a broker that is away for some seconds, and settle each commit whose outcome they can not know."""
-    for member in [fleet.start(call_seconds=0.3), fleet.start(call_seconds=0.3)]:
+    for member in [fleet.start(call_seconds=0.6), fleet.start(call_seconds=0.6)]:
         await member.running()
     await fleet.produce(600)
     await fleet.receipted()
@@ -44,7 +44,7 @@ async def test_a_broker_that_goes_and_comes_back(gently: bool, kafka: ApacheKafk
     await asyncio.sleep(2.0)
     await asyncio.to_thread(kafka.start)
     await fleet.produce(60)
-    await fleet.drained(90.0)
+    await fleet.drained(150.0)
     await fleet.stop()
     assert max(len(m.said().splitlines()) for m in fleet.members) < 200  # hundreds a second, before they were braked
     account = await fleet.verified()

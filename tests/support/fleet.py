@@ -45,18 +45,18 @@ class Member:
         """All that it has printed."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    async def running(self, seconds: float = 60.0) -> None:
+    async def running(self, seconds: float = 90.0) -> None:
         """Wait until it is up: from then on SIGTERM drains it."""
         await until(lambda: RUNNING in self.said() or self.process.poll() is not None, seconds, f"start of {self.log}")
         assert RUNNING in self.said(), f"it ended with {self.process.returncode}:\n{self.said()[-3000:]}"
 
-    async def ended(self, seconds: float = 40.0) -> int:
+    async def ended(self, seconds: float = 90.0) -> int:
         """Its exit status, -N for a signal N."""
         await until(lambda: self.process.poll() is not None, seconds, f"end of {self.log}")
         assert self.process.returncode is not None
         return self.process.returncode
 
-    async def stopped(self, seconds: float = 40.0) -> None:
+    async def stopped(self, seconds: float = 90.0) -> None:
         """Wait until SIGSTOP has taken hold."""
         await until(lambda: state(self.process.pid) == "T", seconds, f"stop of {self.log}")
 
@@ -155,7 +155,7 @@ class Fleet:
         finally:
             await consumer.stop()
 
-    async def drained(self, seconds: float = 60.0) -> None:
+    async def drained(self, seconds: float = 120.0) -> None:
         """Wait until the group has committed the end of every partition of the source."""
         limit = time.monotonic() + seconds
         while left := await self.lag():
@@ -163,7 +163,7 @@ class Fleet:
                 raise TimeoutError(f"after {seconds:.0f} s {left} records are left\n{self.logs()}")
             await asyncio.sleep(0.2)
 
-    async def receipted(self, seconds: float = 60.0) -> None:
+    async def receipted(self, seconds: float = 90.0) -> None:
         """Wait until the first receipt is there: the group stands, and work is under way."""
         tps = [TopicPartition(self.target.receipts, n) for n in range(PARTITIONS)]
         limit = time.monotonic() + seconds

@@ -273,7 +273,7 @@ async def running(site: Site, handler: Any, delivery: Any, data_dir: Any, **rest
         await app.stop()
 
 
-async def until(condition: Callable[[], Any], timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = 60.0) -> None:
     """Wait for it, and say so when it does not come."""
     async with asyncio.timeout(timeout):
         while True:

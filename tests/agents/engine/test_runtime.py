@@ -124,7 +124,7 @@ async def test_a_slow_key_holds_up_only_itself() -> None:
     agent = simple_agent(scorer, batch=Batch(1, within="0ms"), deadline="30s")
     records = [order("slow", 1), order("slow", 2), *(order(f"k{i}") for i in range(50))]
     running = asyncio.create_task(outcomes(agent, records, scorer))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(scorer.batches) < 51:  # noqa: ASYNC110 - the scorer has no event to wait for
             await asyncio.sleep(0.005)
     assert [f.amount for b in scorer.batches for f in b if f.who == "slow"] == [1]
@@ -216,20 +216,20 @@ async def test_a_fallback_answers_in_place_of_the_model_and_says_so() -> None:
 
 
 async def test_a_backlog_is_not_mistaken_for_a_model_that_does_not_answer() -> None:
-    """One call at a time, each half as long as the deadline: all are decided by the model, each call with its whole deadline."""
+    """One call at a time, together longer than the deadline: all are decided by the model, each call has its whole deadline."""
     left: list[float] = []
 
     class Slow(Scripted):
         async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
             left.append(deadline - asyncio.get_running_loop().time())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
             return await super().score(questions, deadline)
 
     scorer = Slow()
-    agent = simple_agent(scorer, in_flight=1, batch=Batch(1, within="0ms"), deadline="200ms")
+    agent = simple_agent(scorer, in_flight=1, batch=Batch(1, within="0ms"), deadline="2s")
     found = await outcomes(agent, [order("a"), order("b"), order("a"), order("c"), order("a")], scorer)
     assert [o.decisions[0]["tier"] for o in found] == ["model"] * 5
-    assert min(left) > 0.15
+    assert min(left) > 1.0
 
 
 async def test_a_rejection_is_not_waited_out_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ async def test_parts_of_one_record_do_not_let_later_records_overtake(how: Order)
     await engine.take(partition)
     records = [Raw("orders", orjson.dumps(pack), offset=n, timestamp=1) for n, pack in enumerate(packs)]
     engine.offer(Listed(records, partition))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await partition.done(len(packs))
     await engine.close()
     for who in "abc":
