@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from agents.engine.runtime import Engine
+from topics.publish.side import SidePublisher
+from topics.reference import ReferenceTable
 from topics.transport.stats import TransportStats
 
 
@@ -48,7 +50,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("held_records", "gauge", "Records read and not yet committed."),
     Definition("held_bytes", "gauge", "Bytes of those records."),
     Definition("partitions_waiting", "gauge", "Assigned partitions that an outbound topic lacks: they are not read. An alarm."),
+    Definition(
+        "poll_age_seconds", "gauge", "Seconds since records were last asked for; 0 while they need not be (rebalance, drain)."
+    ),
     Definition("lag_records", "gauge", "Offsets between the frontier and the end of a partition.", ("partition",)),
+    # beside the stream; table is the join's name, see topics/reference/contents.py for what each event means
+    Definition("reference_events", "counter", "What reading a joined table met: rows, deletes, rebuilds ...", ("table", "event")),
+    Definition("reference_faults", "counter", "Bad records and rows of a joined table, by reason.", ("table", "reason")),
+    Definition("audit_records", "counter", "Audits of model calls: published, dropped unsent, failed.", ("result",)),
 )
 
 
@@ -126,3 +135,38 @@ class TransportSource:
             yield "pauses", (bound,), times
         for tp, lag in stats.lag().items():
             yield "lag_records", (str(tp.partition),), lag
+
+
+TABLE_EVENTS = ("rows", "deletes", "replayed", "went-back", "truncates", "rebuilds", "ahead")
+FAULT = "fault:"
+
+
+class ReferenceSource:
+    """The counters of one agent's reference tables, by the name of the join."""
+
+    def __init__(self, tables: Mapping[str, ReferenceTable]) -> None:
+        self._tables = tables
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """See Source."""
+        for name, table in self._tables.items():
+            counts = dict(table.counts)  # a copy: see EngineSource
+            for event in TABLE_EVENTS:
+                yield "reference_events", (name, event), counts.get(event, 0)
+            for reason, times in counts.items():
+                if reason.startswith(FAULT):
+                    yield "reference_faults", (name, reason.removeprefix(FAULT)), times
+
+
+class AuditSource:
+    """What became of one agent's audits of model calls, which go to `topic`."""
+
+    def __init__(self, side: SidePublisher, topic: str) -> None:
+        self._side = side
+        self._topic = topic
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """See Source."""
+        side = self._side
+        for result, counts in (("published", side.published), ("dropped", side.dropped), ("failed", side.failed)):
+            yield "audit_records", (result,), counts.get(self._topic, 0)

@@ -24,12 +24,13 @@ from prometheus_client import CollectorRegistry, start_http_server
 from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
 from agents.engine.manifests import manifest_of
-from agents.engine.metrics import AgentCollector, EngineSource, TransportSource
+from agents.engine.metrics import AgentCollector, AuditSource, EngineSource, ReferenceSource, Source, TransportSource
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
 from agents.engine.topology import own_topics, placed, tuned
 from agents.engine.verdicts import Site
+from agents.engine.watch import PollWatch, Watching, patience
 from agents.settings import Settings
 from models.contract import Ask, Scorer
 from models.resolve import resolve
@@ -65,6 +66,7 @@ class Running:
     engine: Engine
     app: Any
     tables: dict[str, ReferenceTable]
+    watch: PollWatch
     manifest: Manifest
 
 
@@ -97,6 +99,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
         self._follows: list[asyncio.Task[None]] = []
+        self._watching = Watching(())
         self.running: list[Running] = []
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -152,6 +155,7 @@ class Worker:
             await asyncio.sleep(0.2)
 
     async def _shut_down(self) -> None:
+        self._watching.stop()
         limit = self._settings.drain_timeout + AFTER_DRAIN
         stops = {asyncio.ensure_future(r.app.stop()): r.agent.name for r in self.running}
         done, late = await asyncio.wait(stops, timeout=limit) if stops else (set(), set())
@@ -178,6 +182,8 @@ class Worker:
 
     async def _begin(self) -> None:
         """What stands beside the Faust apps: audit records, manifests, reference tables."""
+        self._watching = Watching([r.watch for r in self.running])
+        self._watching.start()
         await self._side.start()
         for r in self.running:
             body = r.manifest.model_dump_json(by_alias=True).encode()
@@ -195,12 +201,14 @@ class Worker:
             self.fail(error)
 
     async def _end(self) -> None:
+        self._watching.stop()
         for r in self.running:
             await r.engine.close()
             await asyncio.gather(*(table.stop() for table in r.tables.values()), return_exceptions=True)
         await self._side.stop()
-        if self._side.dropped or self._side.failed:
-            self._say(f"audit of calls: {self._side.dropped} dropped, {self._side.failed} failed")
+        dropped, failed = self._side.dropped.total(), self._side.failed.total()
+        if dropped or failed:
+            self._say(f"audit of calls: {dropped} dropped, {failed} failed")
 
     def faust_app(self) -> Any:
         """The one agent's Faust app, for Faust's own command line, which then owns signals and the loop."""
@@ -287,7 +295,8 @@ class Worker:
             transaction_timeout=settings.transaction_timeout,
             checkpoint=self._checkpoint, on_fatal=self.fail,
         )  # fmt: skip
-        return Running(agent, engine, app, tables, manifest)
+        watch = PollWatch(agent.name, app.runtime, patience(settings.session_timeout), time.monotonic)  # asyncio's own clock
+        return Running(agent, engine, app, tables, watch, manifest)
 
     def _tables_ready(self, agent: Agent, tables: dict[str, ReferenceTable]) -> Ready:
         """Tables must have reached their end at start, and whatever the partition's last owner had read when it decided."""
@@ -338,13 +347,16 @@ class Worker:
                 )
             self._say(f"{r.agent.name}: {r.agent.reads.topic} -> {r.agent.writes.topic}, asking {r.engine.scorer_name}")
 
+    def _sources(self, r: Running) -> tuple[Source, ...]:
+        audits = AuditSource(self._side, names.calls(r.agent.name))
+        return EngineSource(r.engine), TransportSource(r.app.runtime.stats), r.watch, ReferenceSource(r.tables), audits
+
     def _serve_metrics(self) -> Any:
         port = self._settings.metrics_port
         if port is None:
             return None
         registry = CollectorRegistry()
-        sources = {r.agent.name: (EngineSource(r.engine), TransportSource(r.app.runtime.stats)) for r in self.running}
-        registry.register(AgentCollector(sources))
+        registry.register(AgentCollector({r.agent.name: self._sources(r) for r in self.running}))
         host = self._settings.metrics_host
         try:
             server, _ = start_http_server(port, addr=host, registry=registry)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -23,7 +25,8 @@ Record = tuple[str, bytes | None, bytes]
 class SidePublisher:
     """One producer and a bounded queue. Not idempotent, since the embedded broker knows none: a call may be recorded twice.
 
-    `connection` are aiokafka's connection arguments.
+    `connection` are aiokafka's connection arguments. What was offered ends as one of `published` (confirmed by the broker),
+    `dropped` (too much waited, or the end came first) and `failed`, each counted by topic; a scrape's thread reads them too.
     """
 
     def __init__(self, connection: Mapping[str, Any], *, limit: int = 10_000) -> None:
@@ -31,8 +34,9 @@ class SidePublisher:
         self._queue: asyncio.Queue[Record] = asyncio.Queue(limit)
         self._producer: Any = None
         self._task: asyncio.Task[None] | None = None
-        self.dropped = 0
-        self.failed = 0
+        self.published: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Connect. Raises what aiokafka raises when the broker can not be reached."""
@@ -45,7 +49,7 @@ class SidePublisher:
         try:
             self._queue.put_nowait((topic, key, value))
         except asyncio.QueueFull:
-            self.dropped += 1
+            self.dropped[topic] += 1
 
     async def send(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Publish now and wait for the broker's confirmation. Raises BrokerError."""
@@ -59,22 +63,27 @@ class SidePublisher:
             topic, key, value = await self._queue.get()
             try:
                 sent = await self._producer.send(topic, value=value, key=key)
-                sent.add_done_callback(self._confirmed)
+                sent.add_done_callback(partial(self._confirmed, topic))
             except asyncio.CancelledError:
+                self.dropped[topic] += 1
                 raise
             except Exception as error:  # noqa: BLE001 - an audit record that can not be sent must not end the worker
-                self._failure(error)
+                self._failure(topic, error)
             finally:
                 self._queue.task_done()
 
-    def _confirmed(self, sent: asyncio.Future[Any]) -> None:
-        if not sent.cancelled() and (error := sent.exception()) is not None:
-            self._failure(error)
+    def _confirmed(self, topic: str, sent: asyncio.Future[Any]) -> None:
+        if sent.cancelled():
+            self.dropped[topic] += 1
+        elif (error := sent.exception()) is not None:
+            self._failure(topic, error)
+        else:
+            self.published[topic] += 1
 
-    def _failure(self, error: BaseException) -> None:
-        if not self.failed:
+    def _failure(self, topic: str, error: BaseException) -> None:
+        if not self.failed.total():
             log.warning("publishing a side record: %r; further failures are only counted", error)
-        self.failed += 1
+        self.failed[topic] += 1
 
     async def stop(self, timeout: float = 5.0) -> None:
         """Flush what waits, for at most `timeout` seconds, and disconnect. Safe to call twice."""
@@ -84,7 +93,8 @@ class SidePublisher:
         try:
             await asyncio.wait_for(self._queue.join(), timeout)
         except TimeoutError:
-            self.dropped += self._queue.qsize()
+            while not self._queue.empty():
+                self.dropped[self._queue.get_nowait()[0]] += 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         try:

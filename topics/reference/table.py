@@ -105,8 +105,11 @@ class ReferenceTable:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What happened since the start: rows, deletes, replayed, went-back, truncates, rebuilds, ahead, fault:REASON."""
-        return self._rows.counts
+        """What happened since the start: rows, deletes, replayed, went-back, truncates, rebuilds, ahead, fault:REASON.
+
+        Nothing before the start. From any thread; who walks over it in another one copies it first.
+        """
+        return self._contents.counts if self._contents is not None else {}
 
     @property
     def _rows(self) -> Contents:
