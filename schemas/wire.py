@@ -14,11 +14,15 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, ser_json_inf_nan="null")
 
 
+_ENDINGS = tuple(f".{ms:03d}Z" for ms in range(1000))
+
+
 def rfc3339(ms: int | None) -> str | None:
     """Epoch milliseconds as RFC 3339 in UTC with milliseconds, e.g. 2026-11-23T18:54:18.120Z."""
     if ms is None:
         return None
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+    seconds, rest = divmod(ms, 1000)
+    return _second(seconds) + _ENDINGS[rest]
 
 
 @lru_cache(maxsize=1024)

@@ -75,13 +75,16 @@ class Batcher(Generic[T]):
             lane.queued = False
             lane.busy = True
             self.available -= len(lane.items)
-            while lane.items and len(batch) < self._size:
-                item = lane.items[0]
-                if batch and batch[-1][0] is lane and not ready(item):
+            items = lane.items
+            weight += first
+            batch.append((lane, items.popleft()))
+            while items and len(batch) < self._size:
+                item = items[0]
+                if not ready(item):
                     break
                 add = weigh(item)
-                if batch and weight + add > self._max_weight:
+                if weight + add > self._max_weight:
                     break
                 weight += add
-                batch.append((lane, lane.items.popleft()))
+                batch.append((lane, items.popleft()))
         return batch

@@ -29,7 +29,7 @@ from schemas.reading import Reading
 from topics.dead_letters import dead_letter
 from topics.decode import decoder
 from topics.decode.result import Control, Decoded, Result
-from topics.handover import Outbound
+from topics.handover import Finished
 from topics.record import RawRecord
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -42,17 +42,9 @@ NOT_IN_SUBJECT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """CloudEvents allows no control characters in ce_subject, UTF-8 no surrogates."""
 
 
-@dataclass(slots=True)
-class Settled:
-    """The outcome of one part of a record: outbound records, or the rule that skipped it."""
-
-    outbound: tuple[Outbound, ...] = ()
-    skip: str | None = None
-
-    @property
-    def ordered(self) -> bool:
-        """Whether it may not overtake: decisions of one subject; a skip or a dead letter is not part of their order."""
-        return bool(self.outbound) and self.outbound[0].purpose == "decision"
+def ordered(settled: Finished) -> bool:
+    """Whether an outcome may not overtake: decisions of one subject; a skip or a dead letter is not part of their order."""
+    return bool(settled.outbound) and settled.outbound[0].purpose == "decision"
 
 
 @dataclass(slots=True)
@@ -70,7 +62,7 @@ class Item:
     joins: Mapping[str, Joined] | None = None
     context: Context[Any] | None = None
     features: BaseModel | None = None
-    settled: Settled | None = None
+    settled: Finished | None = None
     tiers: list[str] = field(default_factory=list)
     id: str = ""
     hash: str = ""
@@ -259,12 +251,12 @@ class Pipeline:
         """A stage raised on this item: a dead letter that says which and how."""
         item.settled = self._bury(item.record, self._raised.fault(stage, error), item.part, item.parts)
 
-    def too_large(self, item: Item, error: RecordTooLarge) -> Settled:
+    def too_large(self, item: Item, error: RecordTooLarge) -> Finished:
         """What was to be published of a record does not fit its topic: the whole record becomes one dead letter."""
         return self._bury(item.record, Fault("publish", "record-too-large", described(error)))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
-    def _decided(self, item: Item, verdict: Verdict, answer: Answer[Any] | None, tier: str, why: str | None) -> Settled:
+    def _decided(self, item: Item, verdict: Verdict, answer: Answer[Any] | None, tier: str, why: str | None) -> Finished:
         assert item.context is not None
         ruled = self.rules.apply(verdict, item.features, tier, why)
         origin = self._origin(item)
@@ -273,15 +265,15 @@ class Pipeline:
         audit = self._writer.judgement(item.context, origin, ruled, answer, item.features, item.tiers)
         Counts.add(self.counts.outcomes, ruled.outcome)
         Counts.add(self.counts.tiers, tier)
-        return Settled((made,) if audit is None else (made, audit))
+        return Finished((made,) if audit is None else (made, audit))
 
-    def _retract(self, item: Item) -> Settled:
+    def _retract(self, item: Item) -> Finished:
         record = item.record
         where = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
         context = Context(item.value, item.subject, where, item.event_ms)
         made = self._writer.decision(context, self._origin(item), None, None, None, self._wall_ms(), kind="retraction")
         Counts.add(self.counts.outcomes, "retraction")
-        return Settled((made,))
+        return Finished((made,))
 
     def _origin(self, item: Item) -> Origin:
         self.identify(item)
@@ -290,33 +282,30 @@ class Pipeline:
         op = item.value.op if isinstance(item.value, Change) else None
         return Origin(item.id, item.hash, item.part, item.parts, item.received_ms, op, trace)
 
-    def _skip(self, rule: str) -> Settled:
+    def _skip(self, rule: str) -> Finished:
         Counts.add(self.counts.skips, rule)
-        return Settled(skip=rule)
+        return Finished(skip=rule)
 
-    def _bury(self, record: RawRecord, fault: Fault, part: int = 0, parts: int = 1) -> Settled:
+    def _bury(self, record: RawRecord, fault: Fault, part: int = 0, parts: int = 1) -> Finished:
         agent = self.agent
         hashed = input_hash(record.value)
         id = decision_id(agent.name, record.topic, record.partition, record.offset, hashed, part, self._site.run)
         Counts.add(self.counts.dead_letters, fault.reason)
-        return Settled((dead_letter(
+        return Finished((dead_letter(
             record, fault=fault, agent=agent.name, version=agent.version, run=self._site.run, id=id, part=part, parts=parts,
             input_hash=hashed, at=self._wall_ms(), topic=self.dead_letters, max_bytes=self.dead_letter_bytes,
         ),))  # fmt: skip
 
-    def _settled(self, record: RawRecord, part: int, parts: int, settled: Settled) -> Item:
+    def _settled(self, record: RawRecord, part: int, parts: int, settled: Finished) -> Item:
         return Item(record, None, "", part, parts, record.timestamp, 0, {}, settled=settled)
 
 
-def finished(items: Sequence[Item]) -> tuple[tuple[Outbound, ...], str | None, tuple[tuple[int, str], ...]]:
-    """All parts of one record as (outbound, skip rule of the whole record, skipped parts).
-
-    Where several rules skipped all parts, the record's rule is their names joined by "+".
-    """
+def finished(items: Sequence[Item]) -> Finished:
+    """What the parts of one record come to; where several rules skipped all of them, their names joined by "+"."""
     if len(items) == 1 and (only := items[0].settled) is not None:
-        return only.outbound, only.skip, ()
+        return only
     outbound = tuple(made for item in items if item.settled for made in item.settled.outbound)
     skips = tuple((item.part, item.settled.skip) for item in items if item.settled and item.settled.skip is not None)
     if not outbound:
-        return (), "+".join(sorted({rule for _, rule in skips})), ()
-    return outbound, None, skips
+        return Finished(skip="+".join(sorted({rule for _, rule in skips})))
+    return Finished(outbound, None, skips)

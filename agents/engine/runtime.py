@@ -16,13 +16,13 @@ from agents.engine.batch import Batcher
 from agents.engine.duration import millis
 from agents.engine.joins import Joins
 from agents.engine.lanes import Lane, Lanes
-from agents.engine.pipeline import Item, Pipeline, finished
+from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from models.contract import Answer, Question, Scorer
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
-from topics.handover import Finished, OwnedPartition, Slot, TopicPartition
+from topics.handover import OwnedPartition, Slot, TopicPartition
 
 Agent = DecisionAgent[Any, Any, Any]
 CURABLE = frozenset({"timeout", "unavailable", "limited", "rejected"})
@@ -190,23 +190,26 @@ class Engine:
             held = Record(partition, slot, index, items, len(items), now)
             weight = len(record.value or b"")
             for item in items:
-                self._enter(work, Entry(held, item, weight))
+                self._enter(work, Entry(held, item, weight), now)
         self._pump()
 
     # ---- lanes -------------------------------------------------------------------------------------------------------
-    def _enter(self, work: Work, entry: Entry) -> None:
+    def _enter(self, work: Work, entry: Entry, now: float) -> None:
         item, lanes, pipeline = entry.item, work.lanes, self.pipeline
         key = pipeline.lane_key(item)
         # With joins, an item behind others is looked up when it is the head: the wait for their rows is then over.
         if item.settled is None and (self._joins is None or key not in lanes) and not pipeline.waits(item):
             pipeline.prepare(item)
         settled = item.settled
-        if settled is not None and (not settled.ordered or (key not in lanes and len(entry.record.items) == 1)):
+        if settled is not None and (not ordered(settled) or (key not in lanes and len(entry.record.items) == 1)):
             self._finish(entry)
             return
         lane = lanes.add(key, entry)
         if lane.idle:
-            self._advance(lane)
+            if settled is None and item.features is not None and len(lane.items) == 1:
+                self._batcher.put(lane, now, now + self._seconds)
+            else:
+                self._advance(lane)
         elif lane.queued:
             self._batcher.grew()
 
@@ -262,10 +265,10 @@ class Engine:
         if record.left:
             return
         try:
-            record.partition.finish(record.slot, record.index, Finished(*finished(record.items)))
+            record.partition.finish(record.slot, record.index, finished(record.items))
         except RecordTooLarge as error:
             letter = self.pipeline.too_large(entry.item, error)
-            record.partition.finish(record.slot, record.index, Finished(letter.outbound))
+            record.partition.finish(record.slot, record.index, letter)
         for lane in record.held:
             lane.busy = False
             self._advance(lane)
@@ -365,7 +368,10 @@ class Engine:
                 self._start(self._wait_for_model(lane, attempts), self._waits)
                 continue
             lane.busy = False
-            self._advance(lane)
+            if lane.items:
+                self._advance(lane)
+            else:
+                lane.home.tidy(lane)
         self._pump()
 
     async def _wait_for_model(self, lane: Lane[Entry], attempts: int) -> None:

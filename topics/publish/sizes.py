@@ -8,6 +8,7 @@ record with the batch's own header.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from schemas.errors import RecordTooLarge
 from topics.handover import Outbound
@@ -42,7 +43,6 @@ def check(outbound: Sequence[Outbound], limits: Limits) -> None:
 
 def _roughly(record: Outbound) -> int:
     """A bound that is never below `record_size` with its batch, and cheaper: nearly all records are far from their limit."""
-    size = BATCH_OVERHEAD + _RECORD_OVERHEAD + len(record.key or b"") + len(record.value or b"")
-    for name, content in record.headers:
-        size += _HEADER_OVERHEAD + 4 * len(name) + (len(content) if content else 0)
-    return size
+    headers = record.headers
+    size = BATCH_OVERHEAD + _RECORD_OVERHEAD + len(record.key or b"") + len(record.value or b"") + _HEADER_OVERHEAD * len(headers)
+    return size + 4 * sum(map(len, filter(None, chain.from_iterable(headers))))
