@@ -115,6 +115,14 @@ class Endpoint:
             raise place(error) from error
         return Reply(response.content, response.extensions.get(_FIRST))
 
+    async def models(self) -> Reply:
+        """Read the list of models. Raises ModelError; has no deadline of its own."""
+        try:
+            response = await self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS})
+        except TRANSPORT as error:
+            raise place(error) from error
+        return Reply(response.content, response.extensions.get(_FIRST))
+
     async def close(self) -> None:
         """Close all connections. Safe to call twice."""
         await self._client.close()

@@ -11,6 +11,7 @@ from typing import Literal
 from agents.settings import Settings
 from models.local import MODEL as LOCAL_MODEL
 from models.local import LocalModel
+from models.probe import probe_model
 from models.sandbox import MODEL as SANDBOX_MODEL
 from models.sandbox import Sandbox, SandboxConfig
 from schemas.errors import ConfigError
@@ -32,6 +33,17 @@ class Answering:
     says: str
     module: tuple[str, ...] = ("agents.cli.main", "worker")
     patience: float = 45.0
+
+
+async def check_configured(settings: Settings) -> tuple[str, ...]:
+    """Ask the configured model once. Returns what may be wrong with it; raises ConfigError where it will answer nothing."""
+    if settings.model_base_url is None:
+        raise ConfigError("using the configured model: HEADRACE_MODEL_BASE_URL is not set")
+    key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
+    found = await probe_model(settings.model_base_url, key, settings.model_name, ask=True)
+    if found.refused is not None:
+        raise ConfigError(f"asking {settings.model_name} at {found.where}: {found.refused}")
+    return found.doubts
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from rich.console import Console
 from agents.cli.output import emit_json
 from agents.cli.topics import follows
 from agents.cli.verify import verify_all
-from agents.demo.answering import Answering, Who, answering
+from agents.demo.answering import Answering, Who, answering, check_configured
 from agents.demo.baseline import credit_card, milling_card
 from agents.demo.compare import compare_credit, compare_quality
 from agents.demo.datasets import Credit, Milling, german_credit, milling
@@ -103,6 +103,9 @@ async def run(options: Options, settings: Settings, out: Console, err: Console) 
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     started = time.monotonic()
+    # Before anything is started: with a model that refuses, nothing would be shown but records without an answer.
+    for doubt in await check_configured(settings) if options.model == "configured" else ():
+        err.print(f"warning: the model: {doubt}", markup=False, highlight=False)
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(_stage(options, settings, err, started))
         model = await stack.enter_async_context(answering(options.model, stage.settings, options.latency))

@@ -25,6 +25,7 @@ from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
 from agents.engine.manifests import manifest_of
 from agents.engine.metrics import AgentCollector, AuditSource, EngineSource, ReferenceSource, Source, TransportSource
+from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
@@ -99,6 +100,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._fatal: BaseException | None = None
         self._follows: list[asyncio.Task[None]] = []
+        self._model = ModelWatch()
+        self._probing: asyncio.Task[None] | None = None
         self._watching = Watching(())
         self.running: list[Running] = []
 
@@ -184,6 +187,7 @@ class Worker:
         """What stands beside the Faust apps: audit records, manifests, reference tables."""
         self._watching = Watching([r.watch for r in self.running])
         self._watching.start()
+        self._probe_model()
         await self._side.start()
         for r in self.running:
             body = r.manifest.model_dump_json(by_alias=True).encode()
@@ -200,7 +204,23 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever ended it ends the worker
             self.fail(error)
 
+    def _probe_model(self) -> None:
+        """Look beside the work whether the model can be asked: it is said in the log, and nothing waits for it."""
+        settings = self._settings
+        asks = self._scorer_for is None and any(isinstance(r.agent.scorer, Ask) for r in self.running)
+        if asks and settings.model_base_url is not None:
+            self._probing = asyncio.create_task(
+                self._model.probe(settings.model_base_url, self._secret(), settings.model_name), name="probe of the model"
+            )
+
+    def _secret(self) -> str | None:
+        key = self._settings.model_api_key
+        return key.get_secret_value() if key else None
+
     async def _end(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
         self._watching.stop()
         for r in self.running:
             await r.engine.close()
@@ -316,11 +336,12 @@ class Worker:
         def record(call: Call) -> None:
             self._side.offer(topic, call.call_id.encode(), call.model_dump_json(by_alias=True).encode())
 
-        secret = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-        return resolve(
-            agent.scorer, base_url=settings.model_base_url, api_key=secret, model=settings.model_name, agent=agent.name,
+        scorer = resolve(
+            agent.scorer, base_url=settings.model_base_url, api_key=self._secret(), model=settings.model_name, agent=agent.name,
             on_call=record, concurrency=agent.in_flight, manifest=manifest,
         )  # fmt: skip
+        asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
+        return Watched(scorer, agent.name, agent.on_no_answer, self._model) if asks else scorer
 
     def _feed(self, agent: Agent) -> Feed:
         settings = self._settings

@@ -142,6 +142,27 @@ def test_with_keep_the_broker_stays_until_it_is_stopped(env: dict[str, str], tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_configured_model_that_refuses_ends_the_demo_at_once(env: dict[str, str], tmp_path: Path) -> None:
+    """A key that is not accepted is told by its setting, before a broker or a worker is started, and the key is not shown."""
+    sandbox = subprocess.Popen(
+        [sys.executable, "-m", "agents.cli.main", "sandbox", "--port", "0", "--api-key", "the-right-one"],
+        env=env, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert sandbox.stdout is not None
+        where = next(line for line in sandbox.stdout if "HEADRACE_MODEL_BASE_URL=" in line).strip().partition("=")[2]
+        wrong = {**env, "HEADRACE_MODEL_BASE_URL": where, "HEADRACE_MODEL_API_KEY": "sk-wrong-secret"}
+        done = _run(wrong, "--model", "configured", "--records", "20")
+    finally:
+        sandbox.kill()
+        sandbox.communicate()
+    assert done.returncode == 2
+    assert "set HEADRACE_MODEL_API_KEY" in done.stderr
+    assert "broker:" not in done.stderr
+    assert "sk-wrong-secret" not in done.stderr + done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

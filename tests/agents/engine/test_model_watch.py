@@ -1,0 +1,66 @@
+"""The worker's warnings about a model that gives no answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from agents import credit_risk
+from agents.engine.examples import prepared
+from agents.engine.log_repeats import Repeats
+from agents.engine.model_watch import ModelWatch, Watched
+from models.contract import Question
+from models.resolve import resolve
+from models.sandbox import MODEL, Sandbox, SandboxConfig
+
+KEY = "sk-very-secret-key"
+AGENT = credit_risk.AGENT
+
+
+async def test_refused_calls_are_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """The first call that is refused is a warning with the setting; those after it are counted, and told after a minute."""
+    now = 0.0
+    watch = ModelWatch(Repeats(("agents",), seconds=60.0, clock=lambda: now))
+    features = prepared(AGENT, AGENT.examples[0])[1].features
+    assert features is not None
+    async with Sandbox(SandboxConfig(api_key="another")) as sandbox:
+        inner = resolve(AGENT.scorer, base_url=sandbox.base_url, api_key=KEY, model=MODEL, agent=AGENT.name)
+        scorer = Watched(inner, AGENT.name, AGENT.on_no_answer, watch)
+        told = []
+        for now in (0.0, 1.0, 2.0, 61.0):  # noqa: B007 - read by the clock
+            [answer] = await scorer.score([Question("id", features)], asyncio.get_running_loop().time() + 30)
+            assert answer.status == "rejected"
+            told.append(len(caplog.records))
+        await scorer.close()
+    assert told == [1, 1, 1, 2]
+    assert "set HEADRACE_MODEL_API_KEY" in caplog.messages[0]
+    assert "(and 2 like it)" in caplog.messages[1]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert KEY not in caplog.text
+
+
+async def test_answers_that_come_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """A model that answers, and the probe of it, log nothing."""
+    watch = ModelWatch()
+    features = prepared(AGENT, AGENT.examples[0])[1].features
+    assert features is not None
+    async with Sandbox() as sandbox:
+        inner = resolve(AGENT.scorer, base_url=sandbox.base_url, model=MODEL, agent=AGENT.name)
+        scorer = Watched(inner, AGENT.name, AGENT.on_no_answer, watch)
+        await watch.probe(sandbox.base_url, None, MODEL)
+        [answer] = await scorer.score([Question("id", features)], asyncio.get_running_loop().time() + 30)
+        await scorer.close()
+    assert answer.status == "answered"
+    assert not caplog.records
+
+
+async def test_the_probe_warns_of_what_it_finds(caplog: pytest.LogCaptureFixture) -> None:
+    """A refused key and a name that is not listed are warnings at once, without any record."""
+    async with Sandbox(SandboxConfig(api_key="another")) as refusing, Sandbox() as other:
+        await ModelWatch().probe(refusing.base_url, KEY, MODEL)
+        await ModelWatch().probe(other.base_url, KEY, "gpt-no-such")
+    assert "HEADRACE_MODEL_API_KEY" in caplog.messages[0]
+    assert "HEADRACE_MODEL_NAME" in caplog.messages[1]
+    assert KEY not in caplog.text
