@@ -8,8 +8,9 @@ from typing import Any
 
 from schemas.identity import decision_id, input_hash
 from schemas.receipt import Receipt
-from topics.verify.account import account_partition
-from topics.verify.facts import Edges, Outcome, PartitionAccount, PartitionFacts, Scope
+from topics.verify.facts import Edges, Outcome, PartitionAccount, Scope
+from topics.verify.judge import judge
+from topics.verify.ledger import Ledger
 
 SCOPE = Scope("credit-risk", "loans", 2, "decisions", "headrace.credit-risk.dlq", "headrace.credit-risk.receipts")
 
@@ -89,9 +90,19 @@ class History:
         return self
 
     def account(self) -> PartitionAccount:
-        """Verify it."""
-        facts = PartitionFacts(self.source, self.receipts, self.decisions, self.dead_letters, self.late, self.edges)
-        return account_partition(self.scope, facts)
+        """Verify it, in the order in which topics/verify/read.py reads. Raises ValueError when `source` is not in order."""
+        ledger = Ledger(self.scope)
+        for offset, value_hash in self.source:
+            ledger.add_source(offset, value_hash)
+        for at, receipt in self.receipts:
+            ledger.add_receipt(at, receipt)
+        for _, receipt in self.late:
+            ledger.add_late_receipt(receipt)
+        for decision in self.decisions:
+            ledger.add_decision(decision)
+        for dead_letter in self.dead_letters:
+            ledger.add_dead_letter(dead_letter)
+        return judge(ledger, self.edges)
 
 
 def healthy() -> History:

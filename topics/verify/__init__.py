@@ -1,4 +1,4 @@
 """`headrace verify`: from the topics alone, was every input record accounted for exactly once?
 
-`account` is the pure part (facts in, an Account out), `read` reads the facts from Kafka, `report` says it to a person.
+`ledger` and `judge` are the pure part (facts in, an account out), `read` reads them from Kafka, `report` says it to a person.
 """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from schemas.receipt import Receipt
 
 MOST_EXAMPLES = 50
 """Offenders of one kind that are kept by name for each partition; the rest are only counted."""
@@ -112,21 +111,6 @@ class Edges:
     committed: int | None = None
     committed_after: int | None = None
     done: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionFacts:
-    """Everything about one source partition. `source` are (offset, input hash in hex); all in log order.
-
-    `late` receipts were written while the outcomes were being read: they only explain outcomes of a running worker.
-    """
-
-    source: Iterable[tuple[int, str]]
-    receipts: Iterable[tuple[int, Receipt]]
-    decisions: Iterable[Outcome]
-    dead_letters: Iterable[Outcome]
-    late: Iterable[tuple[int, Receipt]] = ()
-    edges: Edges = Edges()
 
 
 @dataclass(slots=True)
