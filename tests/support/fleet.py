@@ -17,7 +17,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from agents.engine.topology import registry_for
 from agents.settings import Settings
+from schemas.receipt import Receipt
 from tests.support.fault_worker import PARTITIONS, fault_agent
+from tests.support.kafka import read_all
 from topics import names
 from topics.admin import apply, plan
 from topics.connection import KafkaConfig
@@ -40,6 +42,11 @@ class Member:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
+
+    def calls(self, step: str) -> list[int]:
+        """The amounts that it asked the model about (step "asked"), or had answered ("answered"), in order, repeats included."""
+        lines = self.log.with_suffix(".calls").read_text(encoding="ascii").splitlines()
+        return [int(amount) for line in lines for name, *amounts in [line.split()] if name == step for amount in amounts]
 
     def said(self) -> str:
         """All that it has printed."""
@@ -124,8 +131,8 @@ class Fleet:
         finally:
             await producer.stop()
 
-    def start(self, *, fault: str = "", call_seconds: float = 0.02) -> Member:
-        """Start a worker, with a fault or without."""
+    def start(self, *, fault: str = "", call_seconds: float = 0.02, hang: str = "") -> Member:
+        """Start a worker, with a fault or without. `hang`: amounts, with spaces between, whose calls never end."""
         number = len(self.members)
         log = self.folder / f"worker-{number}.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "FAULT"))}
@@ -134,6 +141,7 @@ class Fleet:
             "HEADRACE_SESSION_TIMEOUT": str(SESSION), "HEADRACE_REBALANCE_TIMEOUT": "8", "HEADRACE_DRAIN_TIMEOUT": "3",
             "HEADRACE_TRANSACTION_TIMEOUT": "20", "HEADRACE_DATA_DIR": str(self.folder / f"data-{number}"),
             "FAULT_AGENT": self.agent, "FAULT": fault, "FAULT_CALL_SECONDS": str(call_seconds),
+            "FAULT_CALLS": str(log.with_suffix(".calls")), "FAULT_HANG": hang,
         }  # fmt: skip
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -171,6 +179,14 @@ class Fleet:
             if time.monotonic() > limit:
                 raise TimeoutError(f"no receipt after {seconds:.0f} s\n{self.logs()}")
             await asyncio.sleep(0.2)
+
+    async def closed(self) -> set[int]:
+        """The amounts of the records that receipts have closed so far, those of transactions that are open now included."""
+        found = [Receipt.model_validate_json(r.value or b"") for r in await read_all(self.broker.bootstrap, self.target.receipts)]
+        inputs: dict[int, list[int]] = {n: [] for n in range(PARTITIONS)}
+        for n in range(1, self.produced + 1):
+            inputs[n % 12 % PARTITIONS].append(n)
+        return {inputs[r.partition][at] for r in found for first, end in r.closed for at in range(first, end)}
 
     async def stop(self) -> None:
         """SIGTERM every worker that is there; each must drain and end with status 0."""
