@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-
 MOST_EXAMPLES = 50
 """Offenders of one kind that are kept by name for each partition; the rest are only counted."""
 
