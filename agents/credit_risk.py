@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
+from math import ceil, floor
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +47,10 @@ class LoanApplication(BaseModel):
 
 
 class Customer(BaseModel):
-    """A row of the customers table. `income` is net, in DM a month, and unknown for some."""
+    """A row of the customers table. `income` is net, in DM a month, and unknown for some.
+
+    `sanctioned` None: the source said nothing of it, which is not the same as false.
+    """
 
     id: int
     checking_account: str = ""
@@ -60,7 +64,7 @@ class Customer(BaseModel):
     dependants: int | None = None
     telephone: str = ""
     income: Decimal | None = None
-    sanctioned: bool = False
+    sanctioned: bool | None = None
     personal_status_and_sex: Annotated[str | None, Protected("sex")] = None
     age: Annotated[int | None, Protected("age")] = None
     foreign_worker: Annotated[bool | None, Protected("nationality")] = None
@@ -122,7 +126,8 @@ PROPERTY: Final[Mapping[str, Property]] = {
 class CreditFeatures(BaseModel):
     """All that may be looked at. Money is in whole DM; `amount_in_incomes` is the amount in monthly net incomes.
 
-    `instalment_share` is one month's repayment without interest in per cent of the monthly net income.
+    `instalment_share` is one month's repayment without interest in per cent of the monthly net income. The amount is rounded down
+    and the two shares up, to the places of the policy's limits: so a feature is past a limit exactly where the number itself is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -187,6 +192,7 @@ RULES: Final = {
     "application-withdrawn": "The application was withdrawn or paid out; there is nothing to decide.",
     "customer-missing": "No row of the customer arrived in time, so a person reviews the application.",
     "sanctioned": "The customer is on a sanctions list, so the application is declined.",
+    "sanctions-unknown": "Whether the customer is on a sanctions list is not known, so a person reviews the application.",
     "income-missing": "The customer's income is unknown, so a person reviews the application.",
     "insufficient-information": "The assessment says that the information does not suffice.",
     "amount-over-income": "The amount is too many monthly incomes to be approved without a person.",
@@ -221,15 +227,17 @@ def features(context: Context[Change[LoanApplication]]) -> CreditFeatures | Verd
         return _review("customer-missing", row, missing=("customer",))
     if customer.sanctioned:
         return Verdict("decline", reasons=(Reason("sanctioned"),), result=_result(row), overrides=("sanctioned",))
+    if customer.sanctioned is None:
+        return _review("sanctions-unknown", row, missing=("customer.sanctioned",))
     if not customer.income:
         return _review("income-missing", row, missing=("customer.income",))
     return CreditFeatures(
-        amount=round(row.amount),
+        amount=floor(row.amount),
         duration_months=row.duration_months,
         purpose=PURPOSE.get(row.purpose, "other"),
         monthly_income=round(customer.income),
-        amount_in_incomes=round(float(row.amount / customer.income), 1),
-        instalment_share=round(float(100 * row.amount / row.duration_months / customer.income), 1),
+        amount_in_incomes=ceil(10 * row.amount / customer.income) / 10,
+        instalment_share=ceil(1000 * row.amount / (row.duration_months * customer.income)) / 10,
         instalment_class=RATE.get(row.installment_rate, "unknown"),
         checking=CHECKING.get(customer.checking_account, "unknown"),
         savings=SAVINGS.get(customer.savings, "unknown"),
@@ -314,6 +322,7 @@ _FLOORS: Final[Mapping[str, Callable[[CreditFeatures], bool]]] = {
 }
 REASONS: Final[Mapping[str, ReasonCode]] = {
     "sanctioned": _code("The applicant is on a sanctions list.", "Die Person steht auf einer Sanktionsliste."),
+    "sanctions-unknown": _code("Sanctions lists could not be checked.", "Sanktionslisten konnten nicht geprüft werden."),
     "customer-missing": _code("No data of the applicant was available.", "Es lagen keine Daten zur Person vor."),
     "income-missing": _code("The income is not known.", "Das Einkommen ist nicht bekannt."),
     "insufficient-information": _code("The information does not suffice.", "Die Angaben reichen nicht aus."),
@@ -414,7 +423,8 @@ _LOAN = {"id": 1, "customer_id": 7, "amount": "1169.00", "duration_months": 6, "
          "property": "real estate"}  # fmt: skip
 _PERSON = {"id": 7, "checking_account": "0 <= ... < 200 DM", "savings": "... >= 1000 DM", "employment_since": "... >= 7 years",
            "credit_history": "existing credits paid back duly till now", "existing_credits": 1, "housing": "own",
-           "income": "2400.00", "job": "skilled employee / official", "personal_status_and_sex": "male : single", "age": 67,
+           "income": "2400.00", "sanctioned": False, "job": "skilled employee / official",
+           "personal_status_and_sex": "male : single", "age": 67,
            "foreign_worker": True}  # fmt: skip
 _LOW = {"sufficient": True, "drivers": ["solid-savings", "long-employment", "overdrawn"], "risk": 12}
 
@@ -429,6 +439,9 @@ EXAMPLES = (
             overrides=("adverse-needs-review",)),
     Example("Whoever is on a sanctions list is declined by rule", _LOAN, joins={"customer": {**_PERSON, "sanctioned": True}},
             outcome="decline", tier="rule", reasons=("sanctioned",), overrides=("sanctioned",)),
+    Example("Where the source says nothing of sanctions a person decides", _LOAN,
+            joins={"customer": {**_PERSON, "sanctioned": None}}, outcome="review", tier="rule", reasons=("sanctions-unknown",),
+            overrides=("sanctions-unknown",)),
     Example("Without an income nothing is asked and a person decides", _LOAN, joins={"customer": {**_PERSON, "income": None}},
             outcome="review", tier="rule", reasons=("income-missing",), overrides=("income-missing",)),
     Example("Without the customer's row a person decides", _LOAN, outcome="review", tier="rule", overrides=("customer-missing",)),

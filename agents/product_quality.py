@@ -2,18 +2,21 @@
 
 Columns, and the limits in `POLICY`, are those of the AI4I 2020 data and its paper (Matzka 2020). Each load is a share of a limit:
 1 means that the limit is reached. A gate asks about a machine only where something comes near a limit or drifts; everything
-else is skipped by rule. At most one evaluation per machine and minute, which looks at every reading since the last.
+else is skipped by rule. At most one evaluation per machine and minute, which looks at every reading since the last; but a reading
+that lacks a number, reaches a limit or was cut with a tool past its life is evaluated at once (`urgent`), once for each piece,
+minute and limits, so that nothing else hides it. What is not covered: a reading that only comes near a limit within a minute that
+was evaluated already, after which its machine falls silent for longer than the window. Nothing is decided without a record.
 
 A model may stop a machine by itself, because it can not: the floor lets a stop stand only where a measured load has reached its
 limit. So no sentence of a model stops a sound machine, and no person has to be found while a tool breaks. The opposite mistake,
-passing a part that was cut beyond a limit, is not possible either.
+passing a part that was cut beyond a limit, is not possible either: its own reading is judged, and the floor lets it not pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import pi
+from dataclasses import dataclass, replace
+from math import floor, pi
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,10 +26,10 @@ from agents.engine.spec import (
     Context,
     DecisionAgent,
     Example,
+    Go,
     Order,
     Reason,
     ReasonCode,
-    Sample,
     Scale,
     Skip,
     Verdict,
@@ -48,7 +51,7 @@ class MachineReading(BaseModel):
     """One reading, after cleaning: temperatures in degC, speed in 1/min, torque in Nm, wear in minutes of tool use.
 
     `product` is the piece on the machine and `variant` its quality grade. A number that lies outside what the sensor can
-    measure is forgotten (None); a reading without a number is inspected.
+    measure is forgotten (None); a reading without a number is inspected, unless the spindle is known to stand.
     """
 
     product: str | None = Field(default=None, max_length=40)
@@ -105,6 +108,7 @@ POLICY: Final[Mapping[str, float]] = {
     "inspect_from": 50,  # risk: no pass at or above
 }
 RULES: Final = {
+    "not-cutting": "The spindle stands without torque, so no piece is being cut.",
     "window-unremarkable": "No load came near its limit and nothing drifted, so nothing is asked.",
     "reading-incomplete": "The reading lacks a number, so its piece is inspected.",
     "tool-life-over": "The tool is past its life; the machine stops until it is changed.",
@@ -150,17 +154,27 @@ class Full:
         return self.torque * self.speed * 2 * pi / 60
 
     def loads(self) -> dict[Cause, float]:
-        """Each load as a share of its limit."""
+        """Each load as a share of its limit, exactly; 10 stands for that and more, where something stands still."""
         gap, power = self.process - self.air, self.power
         return {
-            "power-low": POLICY["least_power_w"] / power if power > 0 else 10.0,
+            "power-low": min(10.0, POLICY["least_power_w"] / power) if power > 0 else 10.0,
             "power-high": power / POLICY["most_power_w"],
-            "heat-dissipation": min(POLICY["least_heat_gap"] / gap, POLICY["heat_speed"] / self.speed)
+            "heat-dissipation": min(10.0, POLICY["least_heat_gap"] / gap, POLICY["heat_speed"] / self.speed)
             if gap > 0 and self.speed > 0
             else 10.0,
             "overstrain": self.wear * self.torque / _STRAIN[self.variant],
             "tool-wear": self.wear / POLICY["worn_from_min"],
         }
+
+
+def cutting(row: MachineReading) -> bool:
+    """Whether a piece may be being cut: false only of a spindle known to stand without torque. A stalled one has torque."""
+    return row.rotational_speed != 0 or row.torque != 0
+
+
+def is_cutting(reading: Reading[MachineReading]) -> Go | Skip:
+    """Readings of a standing machine are not judged, and take no evaluation from those that follow."""
+    return Go() if cutting(reading.row) else Skip("not-cutting")
 
 
 def full(row: MachineReading) -> Full | None:
@@ -171,11 +185,35 @@ def full(row: MachineReading) -> Full | None:
     return Full(row.product, row.variant, a, p, s, t, w)
 
 
+def reached(loads: Mapping[Cause, float]) -> tuple[Cause, ...]:
+    """The limits that spoil the piece and are reached."""
+    return tuple(cause for cause in _HARD if loads[cause] >= 1)
+
+
+def urgent(row: MachineReading) -> str | None:
+    """What can not wait for the next minute: which piece lacks a number, reached which limits, or had too old a tool.
+
+    Each such reading is judged, or repeats one of its minute that was judged for the same piece and reasons; and no judgement of
+    one is a pass. The window's definition makes both follow from the log alone.
+    """
+    now = full(row)
+    if now is None:
+        why: tuple[str, ...] = ("reading-incomplete",)
+    else:
+        why = reached(now.loads())
+        if now.wear >= POLICY["tool_life_min"]:
+            why = ("tool-life-over", *why)
+    return " ".join((*why, row.product or "")) if why else None
+
+
 # ------------------------------------------------------------------------------------------------------- what a model may see
 
 
 class QualityFeatures(BaseModel):
-    """The reading that matters most since the last evaluation, its loads (1 is the limit), and the trends of the window."""
+    """The reading that matters most since the last evaluation, its loads, and the trends of the window.
+
+    Loads are cut to three places, not rounded: one is 1 or more exactly where its limit is reached.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -207,8 +245,11 @@ class QualityFeatures(BaseModel):
 
     @property
     def worst(self) -> Cause:
-        """Which of the causes near their limit lies highest above the share it is near from; drift comes last."""
-        return max(self.near, key=lambda cause: self.load(cause) / _NEAR[cause] if cause in _NEAR else 0.0)
+        """The cause that stands out: one whose limit is reached first, then the highest above the share it is near from."""
+        return max(self.near, key=self._weight)
+
+    def _weight(self, cause: Cause) -> tuple[bool, float]:
+        return cause in _HARD and self.load(cause) >= 1, self.load(cause) / _NEAR[cause] if cause in _NEAR else 0.0
 
 
 _FIELDS: Final[Mapping[Cause, str]] = {
@@ -254,7 +295,7 @@ def features(context: Context[Reading[MachineReading]]) -> QualityFeatures | Ski
     if now.wear >= POLICY["tool_life_min"]:
         return Verdict("stop", reasons=(Reason("tool-life-over"),), result=_result(now, "tool-wear"),
                        overrides=("tool-life-over",))  # fmt: skip
-    worst, loads = _worst(context, now)
+    worst, loads = _judged(context, now)
     near: list[Cause] = [cause for cause, load in loads.items() if load >= _NEAR[cause]]
     view = context.windows["recent"]
     torque, gap = _drifts(view)
@@ -265,55 +306,65 @@ def features(context: Context[Reading[MachineReading]]) -> QualityFeatures | Ski
     return QualityFeatures(
         variant=worst.variant, air_temperature=round(worst.air, 1), heat_gap=round(worst.process - worst.air, 1),
         rotational_speed=round(worst.speed), torque=round(worst.torque, 1), power_w=round(worst.power),
-        tool_wear=round(worst.wear), load_power_low=round(loads["power-low"], 3), load_power_high=round(loads["power-high"], 3),
-        load_heat=round(loads["heat-dissipation"], 3), load_strain=round(loads["overstrain"], 3),
-        load_wear=round(loads["tool-wear"], 3), torque_per_minute=torque, heat_gap_per_minute=gap,
+        tool_wear=round(worst.wear), load_power_low=_cut(loads["power-low"]), load_power_high=_cut(loads["power-high"]),
+        load_heat=_cut(loads["heat-dissipation"]), load_strain=_cut(loads["overstrain"]), load_wear=_cut(loads["tool-wear"]),
+        torque_per_minute=round(torque, 2) if torque is not None else None,
+        heat_gap_per_minute=round(gap, 3) if gap is not None else None,
         readings=len(view.samples), near=tuple(near),
     )  # fmt: skip
 
 
-def _worst(context: Context[Reading[MachineReading]], now: Full) -> tuple[Full, dict[Cause, float]]:
-    """The reading with the highest load among those that no evaluation has seen, and its loads."""
-    seen = [full(s.row) for s in _unseen(context) if isinstance(s.row, MachineReading)]
-    candidates = [now, *(reading for reading in seen if reading is not None)]
-    pairs = [(reading, reading.loads()) for reading in candidates]
+def _cut(load: float) -> float:
+    return floor(load * 1000) / 1000
+
+
+def _judged(context: Context[Reading[MachineReading]], now: Full) -> tuple[Full, dict[Cause, float]]:
+    """The reading that this evaluation is about, and its loads: an urgent one itself, else the highest that none has seen."""
+    loads = now.loads()
+    if reached(loads):
+        return now, loads
+    seen = [full(row) for row in _unseen(context)]
+    pairs = [(now, loads), *((reading, reading.loads()) for reading in seen if reading is not None)]
     return max(pairs, key=lambda pair: max(load / _NEAR[cause] for cause, load in pair[1].items()))
 
 
-def _unseen(context: Context[Reading[MachineReading]]) -> list[Sample]:
-    """The samples since the last evaluation, which the cool-down skipped.
+def _unseen(context: Context[Reading[MachineReading]]) -> list[MachineReading]:
+    """The readings since the last evaluation that the cool-down skipped, without those that are urgent: these were judged.
 
-    Evaluated was the first record, in the order of the log, of each minute; so which samples no evaluation has seen follows
-    from the window alone, and is the same after a crash.
+    Evaluated was the first record, in the order of the log, of each minute that is neither urgent nor of a standing machine; so
+    which readings no evaluation has seen follows from the window alone, and is the same after a crash.
     """
     evaluated: dict[int, int] = {}
-    skipped: list[Sample] = []
-    for sample in sorted(context.windows["recent"].samples, key=lambda s: s.offset):
-        if sample.offset == context.source.offset and sample.event_ms == context.event_ms:
+    skipped: list[tuple[int, MachineReading]] = []
+    for at_ms, offset, row in sorted(context.windows["recent"].samples, key=lambda s: s.offset):
+        if offset == context.source.offset and at_ms == context.event_ms:
             continue
-        minute = sample.event_ms // EVERY_MS
+        if not isinstance(row, MachineReading) or not cutting(row) or urgent(row) is not None:
+            continue
+        minute = at_ms // EVERY_MS
         if minute in evaluated:
-            skipped.append(sample)
+            skipped.append((offset, row))
         else:
-            evaluated[minute] = sample.offset
+            evaluated[minute] = offset
     last = max(evaluated.values(), default=-1)
-    return [sample for sample in skipped if sample.offset >= last]
+    return [row for offset, row in skipped if offset >= last]
 
 
 def _drifts(view: WindowView) -> tuple[float | None, float | None]:
-    """Trend of the torque and of the heat gap, per minute; None where too few readings carry one."""
-    if len(view.samples) < POLICY["drift_samples"]:
+    """Trend of the torque and of the heat gap, per minute, while cutting; None where too few readings carry one."""
+    samples = [s for s in view.samples if isinstance(s.row, MachineReading) and cutting(s.row)]
+    if len(samples) < POLICY["drift_samples"]:
         return None, None
+    view = replace(view, samples=samples)
     torque = view.slope_per_minute("torque")
     air, process = view.slope_per_minute("air_temperature"), view.slope_per_minute("process_temperature")
-    gap = process - air if air is not None and process is not None else None
-    return (round(torque, 2) if torque is not None else None), (round(gap, 3) if gap is not None else None)
+    return torque, process - air if air is not None and process is not None else None
 
 
 def decide(context: Context[Reading[MachineReading]], f: QualityFeatures, answer: Answer[QualityAnswer]) -> Verdict:
     """The assessment, held between two floors: nothing passes over a limit, nothing stops below one."""
     now, value = full(context.value.row), answer.value
-    reading = _worst(context, now)[0] if now is not None else None
+    reading = _judged(context, now)[0] if now is not None else None
     cause: Cause = f.worst
     if value is None:
         return Verdict("inspect", reasons=(Reason("no-answer"), _reason(cause, "rule")), result=_result(reading, cause),
@@ -433,6 +484,8 @@ _CALM = {"product": "M14860", "variant": "M", "air_temperature": 25.0, "process_
 _HOT = {**_CALM, "process_temperature": 33.0, "rotational_speed": 1350}
 _WORN = {**_CALM, "tool_wear": 205}
 _STRAINED = {**_CALM, "variant": "L", "torque": 60.0, "tool_wear": 188, "rotational_speed": 1300}
+_LOADED = {**_CALM, "product": "M14861", "torque": 53.0}
+_OVERLOADED = {**_CALM, "product": "H29424", "variant": "H", "torque": 56.5}
 
 EXAMPLES = (
     Example("An unremarkable window is skipped and costs nothing", _CALM, skip="window-unremarkable"),
@@ -458,9 +511,20 @@ EXAMPLES = (
     Example("A torque that climbs for ten minutes is asked about though no limit is near", {**_CALM, "torque": 44.0},
             history=[{**_CALM, "torque": 20.0 + 4 * step} for step in range(6)],
             answer={"cause": "drift", "risk": 55, "assessment": "inspect"}, outcome="inspect", tier="model", reasons=("drift",)),
-    Example("A peak that the cool-down hid is found in the next minute", _CALM, history=[_CALM, _STRAINED, _CALM], spacing="20s",
-            at_ms=1_700_000_040_000, answer={"cause": "overstrain", "risk": 90, "assessment": "stop"}, outcome="stop",
-            tier="model"),
+    Example("A load near its limit that the cool-down hid is found in the next minute", _CALM, history=[_CALM, _LOADED, _CALM],
+            spacing="20s", at_ms=1_700_000_040_000, answer={"cause": "power-high", "risk": 60, "assessment": "inspect"},
+            outcome="inspect", tier="model", reasons=("power-high",)),
+    Example("A reading at a limit does not wait for the next minute, however worn the tool", {**_OVERLOADED, "tool_wear": 210},
+            history=[{**_CALM, "tool_wear": 230}], spacing="10s",
+            answer={"cause": "none", "risk": 5, "assessment": "pass"}, outcome="inspect", tier="model",
+            reasons=("power-high", "tool-wear"), overrides=("limit-reached",)),
+    Example("A tool past its life does not wait for the next minute", {**_CALM, "tool_wear": 245}, history=[_CALM],
+            spacing="10s", outcome="stop", tier="rule", overrides=("tool-life-over",)),
+    Example("A reading without torque does not wait for the next minute", {**_CALM, "torque": None}, history=[_CALM],
+            spacing="10s", outcome="inspect", tier="rule", overrides=("reading-incomplete",)),
+    Example("A standing machine cuts nothing", {**_CALM, "rotational_speed": 0, "torque": 0}, skip="not-cutting"),
+    Example("A stalled spindle is not a standing one", {**_CALM, "rotational_speed": 0, "torque": 20.0},
+            answer={"cause": "power-low", "risk": 95, "assessment": "stop"}, outcome="stop", tier="model"),
     Example("A second reading in the same minute is not judged", _HOT, history=[_HOT], spacing="1s", skip="window-cool-down"),
     Example("An unsure model has the piece inspected", _WORN, answer={"cause": "none", "risk": 0, "assessment": "insufficient"},
             outcome="inspect", tier="model", overrides=("insufficient-information",)),
@@ -477,7 +541,8 @@ AGENT: DecisionAgent[Reading[MachineReading], QualityFeatures, QualityAnswer] = 
     writes=QUALITY_DECISIONS,
     subject=lambda reading: reading.device,
     subject_type="machine",
-    windows={"recent": Window("10m", every="60s")},
+    windows={"recent": Window("10m", every="60s", urgent=urgent)},
+    when=is_cutting,
     features=features,
     features_model=QualityFeatures,
     scorer=Ask(QualityAnswer, PROMPT),

@@ -115,6 +115,8 @@ def _durations(agent: Agent) -> Iterator[str]:
         texts |= {f"joins[{name}].wait": join.wait, f"joins[{name}].max_age": join.max_age}
     for name, window in agent.windows.items():
         texts |= {f"windows[{name}].span": window.span, f"windows[{name}].every": window.every}
+        if window.urgent is not None and window.every is None:
+            yield f"windows[{name}].urgent lets a record past the cool-down of `every`, which is not given: give it, or neither"
     for what, text in texts.items():
         try:
             if text is not None and millis(text) == 0 and not what.endswith((".wait", ".within")):

@@ -31,7 +31,8 @@ class Raised:
     def __init__(self, agent: Agent) -> None:
         rows = [agent.reads.row, *(join.topic.row for join in agent.joins.values())]
         self._closed = any(row is not None and marks(row, Protected) for row in rows)
-        functions = (agent.subject, agent.when, agent.features, agent.decide)
+        urgent = (window.urgent for window in agent.windows.values())
+        functions = (agent.subject, agent.when, agent.features, agent.decide, *urgent)
         codes = (getattr(function, "__code__", None) for function in functions)
         self._files = {code.co_filename for code in codes if code is not None}
 

@@ -41,7 +41,19 @@ def watched(agent: Agent, said: list[str]) -> Agent:
     def decide(context: Context[Any], made: Any, answer: Answer[Any]) -> Verdict:
         return _scored(agent, _held(agent.decide(context, made, answer), "decide", (Verdict,), said), said)
 
-    return replace(agent, subject=subject, features=features, decide=decide, when=when if agent.when is not None else None)
+    def urgent(name: str, ask: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+        def held(row: Any) -> str | None:
+            made: str | None = _held(ask(row), f"windows[{name}].urgent", (str, type(None)), said)
+            return made
+
+        return held
+
+    windows = {
+        name: replace(window, urgent=urgent(name, window.urgent)) if window.urgent is not None else window
+        for name, window in agent.windows.items()
+    }
+    return replace(agent, subject=subject, features=features, decide=decide, windows=windows,
+                   when=when if agent.when is not None else None)  # fmt: skip
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -125,6 +125,9 @@ def _functions(agent: Agent) -> Iterator[Misfit]:
         if not isinstance(join.topic, TopicSpec):
             yield _wrong(f"joins[{name}].topic", join.topic, "a TopicSpec: make it with change_topic")
         yield from _function(f"joins[{name}].on", join.on, ("the value",))
+    for name, window in _of(agent.windows, Window):
+        if window.urgent is not None:
+            yield from _function(f"windows[{name}].urgent", window.urgent, ("the row",))
     for code, entry in _of(agent.reasons, ReasonCode):
         if entry.holds is not None:
             yield from _function(f"reasons[{code}].holds", entry.holds, ("the features",))

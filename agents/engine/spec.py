@@ -120,11 +120,16 @@ class Window:
     `every`: at most one evaluation per subject and bucket of event time; other records are skipped by rule
     `window-cool-down`. The state at an offset is a function of the `lookback` offsets before it, so it is the same after
     a crash.
+
+    `urgent`: what of a row (of the topic that is read) may not wait for its bucket's turn, as a text; None: nothing. Records of
+    one subject and bucket that say the same text cool each other down, and nobody else: the first of each is evaluated at once,
+    and takes no turn from the records without one. It must be a function of the row alone, like the agent's other functions.
     """
 
     span: str
     every: str | None = None
     lookback: int = 5000
+    urgent: Callable[[Any], str | None] | None = None
 
 
 @value

@@ -195,7 +195,7 @@ class PartitionState:
         event_ms: int,
         evaluable: bool = True,
     ) -> Fate:
-        """Take one value in and say what becomes of it. O(1) amortised; never raises for a value that was decoded.
+        """Take one value in and say what becomes of it. O(1) amortised; raises only what a window's `urgent` raises.
 
         Offsets must not decrease; the parts of one record come in their order, each with the record's offset. `event_ms` is what
         the record itself says (epoch milliseconds). `evaluable` is False where the agent's `when` refuses the value: it then

@@ -8,8 +8,9 @@ offsets back computes the same windows:
   ordered by event time, records of one event time in the order of the log. So a late record sees what was known up to its own
   time, and takes its place among the samples of records after it;
 - with `every`, the record at n is evaluated only if no other record of its subject in the slice before it lies in its bucket
-  floor(t / every). Buckets are of event time, so the record decides the same whenever it is read. With several such windows
-  each must let it pass. A record that can not be evaluated anyway (the agent's `when` refused it) takes no bucket.
+  (floor(t / every), urgent(row)), where `urgent` is None if the window has none: what is urgent has a bucket of its own.
+  Buckets are of event time, so the record decides the same whenever it is read. With several such windows each must let it pass.
+  A record that can not be evaluated anyway (the agent's `when` refused it) takes no bucket.
 
 Memory: no sample older than the longest lookback, in offsets, is kept beyond the next record of the partition.
 """
@@ -18,10 +19,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import overload
+from typing import Any, overload
 
 from pydantic import BaseModel
 
@@ -130,20 +131,21 @@ class Samples(Sequence[Sample]):
 
 
 class _Buckets:
-    """Where each (subject, bucket of event time) was last seen, for one window's `every`."""
+    """Where each (subject, bucket of event time, what is urgent) was last seen, for one window's `every`."""
 
-    __slots__ = ("_every", "_last", "_lookback", "_order")
+    __slots__ = ("_every", "_last", "_lookback", "_order", "urgent")
 
-    def __init__(self, every: int, lookback: int) -> None:
+    def __init__(self, every: int, lookback: int, urgent: Callable[[Any], str | None] | None) -> None:
         self._every = every
         self._lookback = lookback
-        self._last: dict[tuple[str, int], int] = {}
-        self._order: deque[tuple[int, tuple[str, int]]] = deque()
+        self.urgent = urgent
+        self._last: dict[tuple[str, int, str | None], int] = {}
+        self._order: deque[tuple[int, tuple[str, int, str | None]]] = deque()
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def taken(self, subject: str, offset: int, event_ms: int) -> bool:
+    def taken(self, subject: str, offset: int, event_ms: int, urgent: str | None) -> bool:
         """Whether the slice before this record has one in its bucket. The record now counts for those after it."""
         oldest = offset - self._lookback
         order, last = self._order, self._last
@@ -151,7 +153,7 @@ class _Buckets:
             gone, bucket = order.popleft()
             if last[bucket] == gone:
                 del last[bucket]
-        mine = (subject, event_ms // self._every)
+        mine = (subject, event_ms // self._every, urgent)
         taken = mine in last
         if not taken or last[mine] != offset:  # several parts of one record need one entry
             last[mine] = offset
@@ -168,7 +170,9 @@ class WindowSet:
         for name, lookback, _ in self._windows:
             if lookback < 0:
                 raise ConfigError(f"reading window {name!r}: lookback is a number of offsets, not {lookback}")
-        self._gates = [_Buckets(_span(n, "every", w.every), w.lookback) for n, w in windows.items() if w.every is not None]
+        self._gates = [
+            _Buckets(_span(n, "every", w.every), w.lookback, w.urgent) for n, w in windows.items() if w.every is not None
+        ]
         self.lookback = max((w.lookback for w in windows.values()), default=0)
         """Offsets before a record that its views depend on."""
         self.gate_lookback = max((w.lookback for w in windows.values() if w.every is not None), default=0)
@@ -187,10 +191,11 @@ class WindowSet:
 
         `log_start` is the first offset that the log held for this record (see PartitionState.log_start): a view whose slice
         begins before it is `truncated`. `evaluable` False: the record will not be evaluated whatever the windows say, so it
-        takes no bucket.
+        takes no bucket. Raises what a window's `urgent` raises, before the record is taken in.
         """
         if not self._windows:
             return _EMPTY
+        urgent = [gate.urgent(row) if gate.urgent is not None else None for gate in self._gates] if evaluable else ()
         self._trim(offset - self.lookback)
         log = self._logs.get(subject)
         if log is None:
@@ -199,8 +204,8 @@ class WindowSet:
         self._order.append((offset, subject))
         if evaluable:
             cool_down = False
-            for gate in self._gates:  # each one must see the record
-                if gate.taken(subject, offset, event_ms):
+            for gate, why in zip(self._gates, urgent, strict=True):  # each one must see the record
+                if gate.taken(subject, offset, event_ms, why):
                     cool_down = True
             if cool_down:
                 return COOL_DOWN

@@ -68,9 +68,9 @@ def test_nothing_is_approved_past_a_floor(risk: int, amount: Decimal, months: in
     verdict = decided(risk, {"income": income}, amount=amount, duration_months=months)
     if verdict.outcome == "approve":
         assert risk < POLICY["approve_below"]
-        assert amount / income <= Decimal("24.06"), "24 incomes, as rounded to one place for the features"
-        assert 100 * amount / months / income <= Decimal("40.06")
-        assert amount <= Decimal("12000")
+        assert amount <= 24 * income
+        assert 100 * amount <= 40 * months * income
+        assert amount < 12000
     elif verdict.proposed == "approve":
         assert verdict.overrides, "an approval that was taken back names the floor"
         assert verdict.review is not None
@@ -79,10 +79,42 @@ def test_nothing_is_approved_past_a_floor(risk: int, amount: Decimal, months: in
 
 def test_the_first_amount_that_needs_a_person_does() -> None:
     """One below is approved; the floor is named as a rule's reason, not as the model's."""
-    assert decided(0, amount="11999.49", duration_months=48).outcome == "approve"
+    assert decided(0, amount="11999.99", duration_months=48).outcome == "approve"
     verdict = decided(0, amount="12000.00", duration_months=48)
     assert (verdict.outcome, verdict.proposed, list(verdict.overrides)) == ("review", "approve", ["large-amount"])
     assert [(reason.code, reason.origin) for reason in verdict.reasons] == [("large-amount", "rule")]
+
+
+@pytest.mark.parametrize(
+    ("loan", "income", "floor"),
+    [
+        ({"amount": "2400.00", "duration_months": 60}, "100.00", None),
+        ({"amount": "2400.01", "duration_months": 61}, "100.00", "amount-over-income"),
+        ({"amount": "2404.00", "duration_months": 61}, "100.00", "amount-over-income"),
+        ({"amount": "960.00", "duration_months": 1}, "2400.00", None),
+        ({"amount": "960.01", "duration_months": 1}, "2400.00", "instalment-over-income"),
+        ({"amount": "961.00", "duration_months": 1}, "2400.00", "instalment-over-income"),
+    ],
+)
+def test_a_floor_holds_from_the_first_cent_on(loan: dict[str, Any], income: str, floor: str | None) -> None:
+    """Rounding a feature lets nothing past a limit, and the reason that names the limit is borne out by the feature."""
+    example = replace(AGENT.examples[0], value={**LOAN, **loan}, joins={"customer": {**PERSON, "income": income}})
+    body = show(AGENT, example).decision
+    assert body is not None
+    assert (body["outcome"], body["overrides"]) == (("review", [floor]) if floor else ("approve", []))
+    assert floor is None or floor in [reason["code"] for reason in body["reasons"]]
+
+
+@pytest.mark.parametrize("how", ["absent", "null"])
+def test_nobody_is_approved_whose_sanctions_are_unknown(how: str) -> None:
+    """A column that was renamed, dropped or is null is no clean record: a person decides, and is told what is missing."""
+    person: dict[str, Any] = {**PERSON, "sanctioned": None}
+    if how == "absent":
+        del person["sanctioned"]
+    body = show(AGENT, replace(AGENT.examples[0], joins={"customer": person})).decision
+    assert body is not None
+    assert (body["outcome"], body["tier"], body["overrides"]) == ("review", "rule", ["sanctions-unknown"])
+    assert body["missing"] == ["customer.sanctioned"]
 
 
 def test_money_stays_exact() -> None:

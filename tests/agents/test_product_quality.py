@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from agents import product_quality
 from agents.demo.datasets import deal, milling
+from agents.engine.examples import shown
 from agents.engine.pipeline import Item, Pipeline
-from agents.engine.spec import Context, Coordinates, Sample, Skip, Verdict, Window, WindowView
+from agents.engine.spec import Context, Coordinates, Sample, Skip, Verdict, WindowView
 from agents.engine.verdicts import Site
 from agents.product_quality import ACTIONS, AGENT, POLICY, Full, MachineReading, QualityAnswer, QualityFeatures, QualityResult
 from models.contract import Answer
@@ -48,7 +49,7 @@ class Log:
 
     def __init__(self, rows: Sequence[tuple[str, int, MachineReading]], lookback: int = 5000) -> None:
         self._rows = rows
-        agent = replace(AGENT, windows={"recent": Window("10m", every="60s", lookback=lookback)})
+        agent = replace(AGENT, windows={"recent": replace(AGENT.windows["recent"], lookback=lookback)})
         agent = replace(agent, reads=replace(agent.reads, dedupe=0))
 
         def decode(record: RawRecord) -> Result[Any]:
@@ -72,6 +73,18 @@ class Log:
                 self._pipeline.prepare(item)
             made.append(item)
         return made
+
+    def passed(self) -> list[tuple[int, dict[str, Any]]]:
+        """Offset and body of every decision, with a model that would let everything pass."""
+        bodies = []
+        answer = Answer("answered", QualityAnswer(cause="none", risk=5, assessment="pass"))
+        for offset, item in enumerate(self.decided()):
+            if item.settled is None:
+                self._pipeline.conclude(item, answer)
+            body = shown(item).decision
+            if body is not None:
+                bodies.append((offset, dict(body)))
+        return bodies
 
 
 @pytest.mark.parametrize(
@@ -197,11 +210,63 @@ def test_a_successor_sees_the_same_features(walk: list[tuple[str, int, MachineRe
 
 def test_what_the_cool_down_skipped_is_looked_at_once_and_by_the_next_evaluation() -> None:
     """A peak inside a minute is found when the machine is next evaluated, even after a pause, and then not again."""
-    calm, peak = MachineReading.model_validate(CALM), MachineReading.model_validate({**CALM, "torque": 60.0})
+    calm, peak = MachineReading.model_validate(CALM), MachineReading.model_validate({**CALM, "torque": 53.0})
     minutes = [(0, calm), (10, peak), (20, calm), (240, calm), (250, calm), (300, calm)]
     items = Log([("m", AT + seconds * 1000, row) for seconds, row in minutes]).decided()
     skips = [item.settled.skip if item.settled else None for item in items]
     waits, calm_skip = "window-cool-down", "window-unremarkable"
     assert skips == [calm_skip, waits, waits, None, waits, calm_skip]
     assert isinstance(items[3].features, QualityFeatures)
-    assert items[3].features.torque == 60.0
+    assert items[3].features.torque == 53.0
+
+
+def row(**change: Any) -> MachineReading:
+    """A calm reading with these columns changed."""
+    return MachineReading.model_validate({**CALM, **change})
+
+
+BAD = {"product": "BAD", "rotational_speed": 2000, "torque": 45.0}
+HIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "a limit, with a worn tool": ({**BAD, "tool_wear": 230}, {"tool_wear": 230}, {"tool_wear": 231}),
+    "a limit, before a reading without torque": (BAD, {}, {"torque": None}),
+    "a limit, before a tool past its life": (BAD, {}, {"tool_wear": 245}),
+    "a tool past its life that is changed since": ({"product": "BAD", "tool_wear": 245}, {"tool_wear": 100}, {}),
+    "no torque": ({"product": "BAD", "torque": None}, {}, {}),
+    "a limit, before the machine falls silent": (BAD, {}, {}),
+}
+
+
+@pytest.mark.parametrize(("bad", "before", "after"), HIDDEN.values(), ids=HIDDEN.keys())
+def test_a_spoilt_piece_is_judged_whatever_comes_before_and_after_it(
+    bad: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """A piece cut beyond a limit or past its tool's life, or that lacks a number, gets its own decision, and never a pass."""
+    log = Log([("m", AT + s * 1000, row(**each)) for s, each in ((0, before), (20, bad), (40, before), (60, after), (3600, {}))])
+    outcomes = [verdict for _, verdict in log.passed() if verdict["result"]["product"] == "BAD"]
+    assert [verdict["outcome"] in ("inspect", "stop") for verdict in outcomes] == [True]
+
+
+def test_a_limit_that_stays_reached_is_judged_once_a_piece_and_minute() -> None:
+    """Urgency does not ask a model about each reading of a machine that stays over a limit, but about each piece."""
+    walk = [(second, "A" if second < 30 else "B") for second in range(0, 60, 5)]
+    items = Log([("m", AT + s * 1000, row(**{**BAD, "product": product})) for s, product in walk]).decided()
+    assert [second for (second, _), item in zip(walk, items, strict=True) if item.settled is None] == [0, 30]
+
+
+def test_standing_still_is_no_load_no_trend_and_takes_no_turn() -> None:
+    """A pause skips by its own rule, and the cutting after it is evaluated in the same minute, without a drift from zero."""
+    idle, calm = row(rotational_speed=0, torque=0.0), row()
+    log = Log([("m", AT + n * 30_000, each) for n, each in enumerate([idle] * 8 + [calm] * 4)])
+    skips = [item.settled.skip if item.settled else None for item in log.decided()]
+    assert skips == ["not-cutting"] * 8 + ["window-unremarkable", "window-cool-down"] * 2
+    assert Log([("m", AT, idle), ("m", AT + 1, calm)]).decided()[1].settled.skip == "window-unremarkable"  # type: ignore[union-attr]  # a skip
+
+
+def test_a_load_just_below_its_limit_stops_nothing() -> None:
+    """The floors compare exact numbers: 0.9996 of a limit is not the limit."""
+    ctx = context(row(torque=9_000 * 0.9996 / (1551 * 2 * 3.141592653589793 / 60)))
+    made = product_quality.features(ctx)
+    assert isinstance(made, QualityFeatures)
+    assert (made.load_power_high, made.reached) == (0.999, False)
+    answer = QualityAnswer(cause="power-high", risk=95, assessment="stop")
+    assert product_quality.decide(ctx, made, Answer("answered", answer)).outcome == "inspect"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import orjson
 import pytest
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
 from agents.engine.examples import differences, prepared, show, shown
-from agents.engine.spec import DecisionAgent, Example, Verdict
+from agents.engine.spec import DecisionAgent, Example, Verdict, Window
 from models.contract import Answer, Ask, Question, Status
 from models.dialect import Dialect
 from models.prompt import PromptBuilder
@@ -244,6 +244,11 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "rule not declared": (replace(CREDIT, rules={}), "override 'sanctioned' is not among rules"),
     "own topic": (replace(CREDIT, writes=replace(CREDIT.writes, name=CREDIT.reads.name)), "is the topic that it reads"),
     "range of nothing": (replace(CREDIT, reads=replace(CREDIT.reads, clean=Clean(ranges={"amonut": Range(0, 1)}))), "amonut"),
+    "urgent for nothing": (replace(MACHINE, windows={"w": Window("10m", urgent=str)}), "windows[w].urgent lets a record past"),
+    "urgent no function": (replace(MACHINE, windows={"w": Window("10m", "60s", urgent=cast("Any", "yes"))}),
+                           "windows[w].urgent is of type str"),
+    "urgent async": (replace(MACHINE, windows={"w": Window("10m", "60s", urgent=cast("Any", _later))}),
+                     "windows[w].urgent is an async function"),
     "async": (replace(CREDIT, features=_later), "features is an async function"),
     "name": (replace(CREDIT, name="Credit_Risk"), "name 'Credit_Risk'"),
 }  # fmt: skip
@@ -291,6 +296,8 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     [
         ({"features": lambda context: {}}, "features returned dict, it has to return CreditFeatures, Skip or Verdict"),
         ({"features": lambda context: Verdict("review", score=float("nan"))}, "the score is nan"),
+        ({"windows": {"w": Window("10m", "60s", urgent=cast("Any", bool))}},
+         "windows[w].urgent returned bool, it has to return str or NoneType"),
         ({"features": lambda context: Verdict("review", score=1e6)}, "outside the scale"),
         ({"features": lambda context: Verdict("review", reasons=(object(),))}, "differ when they are evaluated twice"),  # type: ignore[arg-type] # never equal
         ({"subject": lambda change: 7}, "subject returned int, it has to return str"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -233,6 +234,9 @@ def test_an_agent_without_state_needs_nothing_read_back() -> None:
     assert PartitionState(gated, loans(dedupe=7)).horizon == 47
 
 
+URGENT: st.SearchStrategy[Callable[[Any], str | None] | None] = st.sampled_from(
+    [None, lambda row: "much" if row.amount else None]
+)
 Step = tuple[int, str, int, int, str, int, bool, bool]
 STEPS = st.lists(
     st.tuples(
@@ -270,7 +274,9 @@ def change_log(steps: list[Step]) -> list[tuple[int, str, int, Change[Loan], boo
     st.integers(0, 6),
     st.integers(0, 6),
     st.sampled_from([(), ("amount",), WATCH]),
-    st.lists(st.tuples(st.sampled_from(["10ms", "90ms"]), st.sampled_from([None, "20ms"]), st.integers(0, 8)), max_size=2),
+    st.lists(
+        st.tuples(st.sampled_from(["10ms", "90ms"]), st.sampled_from([None, "20ms"]), st.integers(0, 8), URGENT), max_size=2
+    ),
 )
 def test_after_a_crash_anywhere_every_later_record_has_the_same_fate_and_the_same_windows(
     steps: list[Step],
@@ -278,10 +284,10 @@ def test_after_a_crash_anywhere_every_later_record_has_the_same_fate_and_the_sam
     dedupe: int,
     watch_lookback: int,
     watch: tuple[str, ...],
-    windows: list[tuple[str, str | None, int]],
+    windows: list[tuple[str, str | None, int, Callable[[Any], str | None] | None]],
 ) -> None:
     """A state rebuilt from the horizon before the crash goes on as the one that never crashed, record by record."""
-    made = {str(n): Window(span, every, lookback) for n, (span, every, lookback) in enumerate(windows)}
+    made = {str(n): Window(*fields) for n, fields in enumerate(windows)}
     spec = agent(watch=watch, watch_lookback=watch_lookback, windows=made)
     whole = PartitionState(spec, loans(dedupe=dedupe))
     rebuilt = PartitionState(spec, loans(dedupe=dedupe))

@@ -20,6 +20,14 @@ class Row(BaseModel):
     n: int
 
 
+URGENT = (None, None, "hot", "hot", "cold")
+
+
+def why(window: Window, rec: Rec) -> str | None:
+    """What of this record is urgent for this window."""
+    return window.urgent(rec.row) if window.urgent is not None else None
+
+
 @dataclass(frozen=True)
 class Rec:
     """One record of a generated log."""
@@ -56,6 +64,7 @@ windows_st = st.dictionaries(
         span=st.sampled_from(["1ms", "20ms", "100ms"]),
         every=st.sampled_from([None, "15ms", "60ms"]),
         lookback=st.integers(0, 12),
+        urgent=st.sampled_from([None, lambda row: URGENT[row.n % 5]]),
     ),
     min_size=1,
 )
@@ -75,7 +84,8 @@ def by_definition(windows: dict[str, Window], log: list[Rec], at: int) -> dict[s
         cut = [r for r in past if r.offset >= me.offset - window.lookback]
         if window.every is not None and me.evaluable:
             every = int(window.every[:-2])
-            if any(r.evaluable and r.event_ms // every == me.event_ms // every for r in cut if r is not me):
+            mine = (me.event_ms // every, why(window, me))
+            if any(r.evaluable and (r.event_ms // every, why(window, r)) == mine for r in cut if r is not me):
                 return None
         span = int(window.span[:-2])
         inside = sorted((r for r in cut if me.event_ms - span < r.event_ms <= me.event_ms), key=lambda r: r.event_ms)
@@ -154,6 +164,31 @@ def test_a_record_that_can_not_be_evaluated_leaves_its_bucket_to_the_next() -> N
     assert not state.observe("a", 1, 60_001, Row(n=1), log_start=0).cool_down
     assert state.observe("a", 2, 60_002, Row(n=2), log_start=0).cool_down
     assert not state.observe("b", 3, 60_002, Row(n=3), log_start=0).cool_down
+
+
+def test_what_is_urgent_does_not_wait_and_takes_no_turn_from_the_rest() -> None:
+    """Each urgent text has a bucket of its own: its first record is evaluated at once, its repeats are not."""
+    state = WindowSet({"w": Window("10m", every="1m", urgent=lambda row: URGENT[row.n])})
+    cooled = [state.observe("a", offset, 60_000 + offset, Row(n=n), log_start=0).cool_down
+              for offset, n in enumerate([2, 0, 1, 3, 4, 0])]  # fmt: skip
+    assert cooled == [False, False, True, True, False, True]
+    assert not state.observe("a", 9, 120_000, Row(n=2), log_start=0).cool_down, "the next minute has buckets of its own"
+
+
+def test_an_urgent_function_that_raises_leaves_the_windows_as_they_were() -> None:
+    """The record becomes a dead letter; the next one sees windows and buckets without it."""
+
+    def urgent(row: Row) -> str | None:
+        if row.n == 0:
+            raise ValueError("no")
+        return None
+
+    state = WindowSet({"w": Window("10m", every="1m", urgent=urgent)})
+    with pytest.raises(ValueError, match="no"):
+        state.observe("a", 0, 60_000, Row(n=0), log_start=0)
+    seen = state.observe("a", 1, 60_001, Row(n=1), log_start=0)
+    assert not seen.cool_down
+    assert [s.offset for s in seen.views["w"].samples] == [1]
 
 
 @pytest.mark.parametrize("window", [Window("0s"), Window("1m", every="0ms"), Window("1m", lookback=-1), Window("soon")])
