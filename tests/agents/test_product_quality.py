@@ -226,22 +226,23 @@ def row(**change: Any) -> MachineReading:
 
 
 BAD = {"product": "BAD", "rotational_speed": 2000, "torque": 45.0}
-HIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+HIDDEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
     "a limit, with a worn tool": ({**BAD, "tool_wear": 230}, {"tool_wear": 230}, {"tool_wear": 231}),
     "a limit, before a reading without torque": (BAD, {}, {"torque": None}),
     "a limit, before a tool past its life": (BAD, {}, {"tool_wear": 245}),
     "a tool past its life that is changed since": ({"product": "BAD", "tool_wear": 245}, {"tool_wear": 100}, {}),
     "no torque": ({"product": "BAD", "torque": None}, {}, {}),
-    "a limit, before the machine falls silent": (BAD, {}, {}),
+    "a limit, before the machine falls silent": (BAD, {}, None),
 }
 
 
 @pytest.mark.parametrize(("bad", "before", "after"), HIDDEN.values(), ids=HIDDEN.keys())
 def test_a_spoilt_piece_is_judged_whatever_comes_before_and_after_it(
-    bad: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+    bad: dict[str, Any], before: dict[str, Any], after: dict[str, Any] | None
 ) -> None:
     """A piece cut beyond a limit or past its tool's life, or that lacks a number, gets its own decision, and never a pass."""
-    log = Log([("m", AT + s * 1000, row(**each)) for s, each in ((0, before), (20, bad), (40, before), (60, after), (3600, {}))])
+    walk = [(0, before), (20, bad), (40, before), *([(60, after)] if after is not None else []), (3600, {})]
+    log = Log([("m", AT + seconds * 1000, row(**each)) for seconds, each in walk])
     outcomes = [verdict for _, verdict in log.passed() if verdict["result"]["product"] == "BAD"]
     assert [verdict["outcome"] in ("inspect", "stop") for verdict in outcomes] == [True]
 
