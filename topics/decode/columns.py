@@ -12,15 +12,18 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
+from enum import Enum
 from math import isinf
 from typing import Any, Literal, Union, get_args, get_origin
+from uuid import UUID
 
 from pydantic import BaseModel, NaiveDatetime
 
 from topics.decode import connect_types as ct
 from topics.decode.connect_types import Meaning
 from topics.decode.faults import Bad, short
-from topics.decode.json_text import MAX_DIGITS, bounded, check_decimal, load
+from topics.decode.json_text import load
+from topics.decode.numbers import MAX_DIGITS, bounded, check_decimal
 from topics.decode.times import NUMBER
 
 Convert = Callable[[Any], Any]
@@ -28,6 +31,11 @@ Source = Literal["change", "telemetry"]
 """Where a value comes from: a database column, with Connect's encodings, or a device or publisher, with plain JSON."""
 
 _NUMBERS = {int, float, Decimal}
+_SCALARS: set[Any] = {str, bool, bytes, UUID}
+"""What pydantic makes of a Decimal without expanding it: at most an error."""
+_CALENDAR: set[Any] = {datetime, date, time, timedelta, NaiveDatetime}
+_CHECKED = _SCALARS | _NUMBERS | _CALENDAR | {Any, object}
+"""Types whose numbers are checked before validation, which makes no others of them."""
 _SEQUENCES = {list, set, frozenset, tuple, Sequence}
 _NOTHING = Meaning()
 
@@ -68,11 +76,25 @@ def converter(field: str, annotation: Any, meaning: Meaning, source: Source, uni
         return declared
     if bases & _NUMBERS:
         return _number(field, bases, source)
-    if bases & {datetime, date, time, timedelta, NaiveDatetime} and not bases & {str}:
+    if bases & _CALENDAR and not bases & {str}:
         return _undeclared_temporal(field, bases, source, unit)
     if bytes in bases and source == "change" and str not in bases:
         return lambda value: ct.b64(value, field) if isinstance(value, str) else value
+    if all(kind in _SCALARS or _is_choice(kind) for kind in kinds):
+        return None
     return _container(field, kinds, bases, source, unit, seen)
+
+
+def makes_numbers(annotation: Any) -> bool:
+    """True where pydantic itself may turn text inside the value into a Decimal: what it made is then to be checked."""
+    return not all(kind in _CHECKED or _is_choice(kind) for kind in choices(annotation))
+
+
+def _is_choice(kind: Any) -> bool:
+    """True for a type whose values are listed: what comes in is only looked up. Enums of integers are converted to one first."""
+    if get_origin(kind) is Literal:
+        return True
+    return isinstance(kind, type) and issubclass(kind, Enum) and not issubclass(kind, int)
 
 
 def _any(field: str) -> Convert:
@@ -97,12 +119,15 @@ def _declared(field: str, meaning: Meaning, bases: set[Any]) -> Convert | None:
                 return finish(ct.unscaled(value, scale, field))
             if isinstance(value, dict):
                 return finish(ct.struct_decimal(value, field))
-            if type(value) in (int, Decimal):
+            if type(value) is int:
                 return finish(Decimal(value))
+            if type(value) is Decimal:
+                check_decimal(value, field)
+                return finish(value)
             raise Bad("invalid-field", f"{short(value)} is not a decimal", field)
 
         return to_decimal
-    if kind in ct.TEMPORAL and (free or bases & {datetime, date, time, timedelta, NaiveDatetime}):
+    if kind in ct.TEMPORAL and (free or bases & _CALENDAR):
         found = ct.temporal(kind, field)
         return ct.naive(found) if NaiveDatetime in bases else found
     if kind == "bytes" and bytes in bases:
@@ -200,12 +225,13 @@ def _with(rule: Callable[[Any, str], Any], field: str) -> Convert:
     return convert
 
 
-def _container(field: str, kinds: list[Any], bases: set[Any], source: Source, unit: str, seen: int) -> Convert | None:
+def _container(field: str, kinds: list[Any], bases: set[Any], source: Source, unit: str, seen: int) -> Convert:
     """Lists, maps and models: their elements by the same rules; a JSON column (text) is parsed first."""
     inner: Convert | None = None
     structured = [k for k in kinds if (get_origin(k) or k) in _SEQUENCES | {dict, Mapping} or _is_model(k)]
     if not structured:
-        return None
+        # A type that is not known here, which may expand a number: a dataclass, an enum of integers, a byte size.
+        return _any(field)
     if len(structured) == 1 and seen < 8:
         inner = _elements(field, structured[0], source, unit, seen)
     as_text = source == "change" and not bases & {str, bytes}

@@ -10,18 +10,17 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Any
 
 from schemas.errors import ConfigError
 from topics.decode.faults import Bad, short
+from topics.decode.numbers import EXACT, MAX_DIGITS, check_decimal
 from topics.decode.times import at, checked_us, epoch_us
 from topics.spec import Encoding
 
-EXACT = Context(prec=10_000, Emax=99_999, Emin=-99_999)
-"""Wide enough that no decimal a database holds is rounded."""
-
-MAX_SCALE = 4300
+_MAX_BYTES = 1786
+"""An unscaled value of more bytes has more than MAX_DIGITS digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +98,15 @@ def from_hints(encoding: Encoding) -> dict[str, Meaning]:
 
 
 def unscaled(text: Any, scale: int, field: str) -> Decimal:
-    """A base64 big-endian two's complement integer as Decimal of that scale. Raises Bad invalid-field."""
+    """A base64 big-endian two's complement integer as Decimal of that scale. Raises Bad invalid-field, number-too-large."""
     raw = b64(text, field)
-    if len(raw) > 1780 or not -MAX_SCALE <= scale <= MAX_SCALE:
-        raise Bad("number-too-large", "a decimal past what is computed with", field)
-    return Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale, EXACT)
+    if len(raw) <= 64 and -64 <= scale <= 64:  # what databases have
+        return Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale, EXACT)
+    if len(raw) > _MAX_BYTES or abs(scale) > MAX_DIGITS:
+        raise Bad("number-too-large", f"a decimal past {MAX_DIGITS} digits", field)
+    found = Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale, EXACT)
+    check_decimal(found, field)
+    return found
 
 
 def b64(text: Any, field: str) -> bytes:
@@ -117,7 +120,7 @@ def b64(text: Any, field: str) -> bytes:
 
 
 def struct_decimal(value: Mapping[str, Any], field: str) -> Decimal:
-    """`{"scale": 4, "value": "Aak="}` (VariableScaleDecimal) as Decimal. Raises Bad invalid-field."""
+    """`{"scale": 4, "value": "Aak="}` (VariableScaleDecimal) as Decimal. Raises Bad invalid-field, number-too-large."""
     scale = value.get("scale")
     if type(scale) is not int:
         raise Bad("invalid-field", "a decimal struct without a whole scale", field)

@@ -16,6 +16,7 @@ from topics.decode.cloudevents import CloudEvent, debezium
 from topics.decode.connect_types import Meaning, from_schema
 from topics.decode.envelopes import Opener
 from topics.decode.faults import Bad, short
+from topics.decode.numbers import bounded
 from topics.decode.placeholders import only_placeholders
 from topics.decode.positions import connector_of, event_id, position_of, whole
 from topics.decode.result import Control, Decoded, Result
@@ -234,7 +235,11 @@ class ChangeDecoder:
         return dict(self._key_column(wire, inner, rows) for wire, inner in value.items())
 
     def _key_column(self, wire: str, value: Any, rows: RowPlan) -> tuple[str, Any]:
-        """A key column under its field's name, as the type that the row's field has, so that keys and rows compare."""
+        """A key column under its field's name, as the type that the row's field has, so that keys and rows compare.
+
+        Raises Bad number-too-large alone: what else is wrong with it, the column stays as it came.
+        """
+        bounded(value, wire)
         try:
             name, found = rows.take(wire, value)
         except Bad:

@@ -8,15 +8,12 @@ can only be told by reading the text again, and a row with one fraction would pa
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import jiter
 
 from topics.decode.faults import Bad
-
-MAX_DIGITS = 4300
-"""Most digits, and largest exponent, of a number: past it Python refuses to print an integer and `int(Decimal)` costs minutes."""
+from topics.decode.numbers import MAX_DIGITS
 
 _OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"')))
 _BOM = b"\xef\xbb\xbf"
@@ -94,22 +91,3 @@ def _has_constant(raw: bytes) -> bool:
 def _place(message: str) -> str:
     """The `line L column C` of a parser's message, without the text it quotes."""
     return message[at:] if (at := message.rfind("line ")) >= 0 else "somewhere"
-
-
-def bounded(value: Any, field: str | None = None) -> None:
-    """Raise Bad number-too-large where a number in `value` is too large to compute with. Depth is bounded by the parser."""
-    kind = type(value)
-    if kind is Decimal:
-        check_decimal(value, field)
-    elif kind is dict:
-        for inner in value.values():
-            bounded(inner, field)
-    elif kind is list:
-        for inner in value:
-            bounded(inner, field)
-
-
-def check_decimal(value: Decimal, field: str | None = None) -> None:
-    """Raise Bad where a Decimal's exponent or digits pass MAX_DIGITS: `int(Decimal("1e999999999"))` would take minutes."""
-    if abs(value.adjusted()) > MAX_DIGITS or len(str(value)) > MAX_DIGITS + 10:
-        raise Bad("number-too-large", f"a number past {MAX_DIGITS} digits", field)

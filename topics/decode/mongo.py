@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from topics.decode.faults import Bad, short
-from topics.decode.json_text import check_decimal, load
+from topics.decode.json_text import load
+from topics.decode.numbers import check_decimal
 from topics.decode.times import NUMBER, at, checked_us, epoch_us
 
 

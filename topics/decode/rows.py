@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, DecimalException
+from decimal import Decimal
+from math import isinf
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from schemas.errors import ConfigError
-from topics.decode.columns import Convert, Source, accepts_none, converter, wire_names
-from topics.decode.connect_types import EXACT, Meaning, from_hints
+from topics.decode.columns import Convert, Source, accepts_none, converter, makes_numbers, wire_names
+from topics.decode.connect_types import Meaning, from_hints
 from topics.decode.faults import FOREIGN, QUOTED, VALUE, Bad, quoted, short
+from topics.decode.numbers import EXACT, bounded, bounded_made, check_decimal
 from topics.spec import Range, TopicSpec, Unit
 
 _MISSING: Any = object()
@@ -75,6 +77,7 @@ class RowPlan:
         self.row: type[BaseModel] = spec.row
         self._open = self.row.model_config.get("extra") == "allow"
         self.by_wire: dict[str, tuple[str, Convert | None]] = {}
+        self._made = tuple(column.name for column in self.columns if makes_numbers(column.annotation))
         unit = spec.encoding.timestamps
         for column in self.columns:
             converts = {
@@ -100,8 +103,13 @@ class RowPlan:
         for ruled in self._ruled:
             ruled.apply(wire, out, cleaned)
         if self._open:
-            out = {k: v for k, v in wire.items() if k not in self.by_wire} | out
-        return validate(self.row, out)
+            extra = {k: v for k, v in wire.items() if k not in self.by_wire}
+            bounded(extra)
+            out = extra | out
+        found = validate(self.row, out)
+        for name in self._made:
+            bounded_made(getattr(found, name), name)
+        return found
 
     def take(self, wire: str, value: Any) -> tuple[str, Any]:
         """The field's name and converted value of one column, for keys; an unknown column comes back as it is. Raises Bad."""
@@ -150,11 +158,11 @@ class _Ruled:
             return value
         exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if self._unit is not None:
-            try:
-                exact = EXACT.add(EXACT.multiply(exact, self._unit[0]), self._unit[1])
-            except DecimalException:
-                raise Bad("number-too-large", "can not be converted to its unit", self._rule, "clean") from None
+            exact = EXACT.add(EXACT.multiply(exact, self._unit[0]), self._unit[1])
+            check_decimal(exact, self._rule, "clean")
             value = float(exact) if isinstance(value, float) else exact
+            if isinstance(value, float) and isinf(value):
+                raise Bad("number-too-large", "past the range of a float in its unit", self._rule, "clean")
             cleaned.append(f"unit:{self._rule}")
         low, high = self._bounds
         if self._range is None or ((low is None or exact >= low) and (high is None or exact <= high)):

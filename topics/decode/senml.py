@@ -12,9 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from schemas.dead_letter import Fault
-from topics.decode.connect_types import EXACT
 from topics.decode.faults import Bad, short
-from topics.decode.json_text import check_decimal
+from topics.decode.numbers import EXACT, check_decimal
 from topics.decode.times import epoch_us
 
 _LABELS = frozenset({"bn", "bt", "bu", "bv", "bs", "bver", "n", "u", "v", "vs", "vb", "vd", "s", "t", "ut"})
@@ -115,7 +114,7 @@ def _when(base: _Base, record: dict[str, Any], now_ms: int, place: int) -> tuple
         return None, False
     if seconds < -(10**11):
         raise Bad("invalid-time", "outside the years 1 to 9999", f"{place}.t")
-    return now_ms + int(seconds * 1000), False
+    return now_ms + int(EXACT.multiply(seconds, Decimal(1000))), False
 
 
 def _value(base: _Base, record: dict[str, Any], path: str) -> Any:
@@ -133,8 +132,9 @@ def _value(base: _Base, record: dict[str, Any], path: str) -> Any:
         number = _number(value, f"{path}.v")
         if base.value is None:
             return number
-        both = type(number) is int and type(base.value) is int
-        return number + base.value if both else EXACT.add(Decimal(number), Decimal(base.value))
+        total = EXACT.add(Decimal(number), Decimal(base.value))
+        check_decimal(total, f"{path}.v")  # of two whole numbers as well: together they may have a digit more
+        return int(total) if type(number) is int and type(base.value) is int else total
     if found[0] == "vb" and not isinstance(value, bool):
         raise Bad("senml-record", f"{short(value)} is not a boolean", f"{path}.vb")
     if found[0] in ("vs", "vd") and not isinstance(value, str):

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.dead_letter import Fault
 from topics.decode.faults import Bad, short
-from topics.decode.json_text import check_decimal
+from topics.decode.numbers import EXACT, check_decimal
 from topics.decode.result import Skipped
 from topics.spec import Clock
 
@@ -18,6 +18,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_US = -62_135_596_800_000_000
 MAX_US = 253_402_300_799_999_999
 """The years 1 to 9999 in epoch microseconds: what a datetime can hold."""
+MIN_MS, MAX_MS = MIN_US // 1000, MAX_US // 1000
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _TO_US: dict[str, tuple[int, int]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
@@ -40,16 +41,20 @@ def epoch_us(value: Any, unit: str, field: str) -> int:
             raise Bad("invalid-time", "outside the years 1 to 9999", field) from None
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or unit == "iso":
         raise Bad("invalid-time", f"{short(value)} is not a timestamp", field)
+    size: int | Decimal
     if isinstance(value, Decimal):
         check_decimal(value, field)
-    size = value if value >= 0 else -value
+        size = value.copy_abs()
+    else:
+        size = abs(value)
     if size >= 10**30:
         raise Bad("invalid-time", "outside the years 1 to 9999", field)
     if unit == "auto":
         unit = "s" if size < 10**11 else "ms" if size < 10**14 else "us" if size < 10**17 else "ns"
     times, by = _TO_US[unit]
-    micros = int(value * times // by) if isinstance(value, Decimal) else value * times // by
-    return checked_us(micros, field)
+    if isinstance(value, Decimal):
+        return checked_us(int(EXACT.divide_int(EXACT.multiply(value, Decimal(times)), Decimal(by))), field)
+    return checked_us(value * times // by, field)
 
 
 def checked_us(micros: int, field: str) -> int:

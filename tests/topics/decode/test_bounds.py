@@ -133,7 +133,7 @@ def test_numbers_survive(amount: Decimal, big: int) -> None:
 
 def json_text_context() -> Any:
     """The wide context in which decimals are scaled."""
-    from topics.decode.connect_types import EXACT
+    from topics.decode.numbers import EXACT
 
     return EXACT
 
