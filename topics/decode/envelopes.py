@@ -54,7 +54,7 @@ class Opener(Generic[P]):
             plan = self._met[prefix]
         else:
             try:
-                head = load(prefix + b"}", self._max_bytes, self._max_depth, self._what)
+                head = load(prefix + b"}", self._max_bytes, self._max_depth, self._what, marked=False)
             except Bad:
                 return None
             if head.keys() != {"schema"}:
@@ -67,7 +67,7 @@ class Opener(Generic[P]):
         if not body.endswith(b"}"):
             return None
         try:
-            return load(body[:-1], self._max_bytes, self._max_depth, self._what), plan
+            return load(body[:-1], self._max_bytes, self._max_depth, self._what, marked=False), plan
         except Bad as bad:
             if bad.fault.reason == "too-deep":
                 raise

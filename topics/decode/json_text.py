@@ -19,8 +19,10 @@ _OTHERS = bytes(sorted(set(range(256)) - set(b'[]{}"')))
 _BOM = b"\xef\xbb\xbf"
 
 
-def load(raw: bytes, max_bytes: int, max_depth: int, what: str = "value") -> Any:
+def load(raw: bytes, max_bytes: int, max_depth: int, what: str = "value", *, marked: bool = True) -> Any:
     """Parse one JSON text. Fractions come as Decimal. Raises Bad with a reason code; `what` names the text in its detail.
+
+    One byte order mark in front is passed over, as RFC 8259 allows, unless `marked` is False.
 
     Reasons: too-large, too-deep, schema-registry-framing, invalid-utf8, duplicate-key, non-finite-number,
     number-too-large, trailing-data, invalid-json.
@@ -33,8 +35,8 @@ def load(raw: bytes, max_bytes: int, max_depth: int, what: str = "value") -> Any
     try:
         return jiter.from_json(raw, float_mode="decimal", catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
-        if raw[:3] == _BOM:
-            return load(raw[3:], max_bytes, max_depth, what)
+        if marked and raw[:3] == _BOM:
+            return load(raw[3:], max_bytes, max_depth, what, marked=False)
         raise _explain(raw, str(error), what) from None
 
 

@@ -162,6 +162,25 @@ def test_a_byte_order_mark_is_ignored() -> None:
     assert isinstance(decoder(reading_topic("r", Wide))(record(b'\xef\xbb\xbf{"device":"a"}')), Decoded)
 
 
+@pytest.mark.parametrize("marks", [2, 3, 5000, 330_000])
+@pytest.mark.parametrize("kind", [reading_topic("r", Wide), change_topic("r", Wide, key=("id",))], ids=lambda spec: spec.kind)
+def test_only_one_byte_order_mark_is_ignored(kind: Any, marks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of nothing but marks is parsed twice and refused; it neither recurses nor is copied once for each mark."""
+    calls: list[int] = []
+
+    class Spy:
+        @staticmethod
+        def from_json(raw: bytes, **options: Any) -> Any:
+            calls.append(len(raw))
+            return jiter.from_json(raw, **options)
+
+    monkeypatch.setattr(json_text, "jiter", Spy)
+    found = decoder(kind)(record(b"\xef\xbb\xbf" * marks + b'{"device":"a","op":"c","after":{}}'))
+    assert isinstance(found, Fault)
+    assert found.reason == "invalid-json"
+    assert len(calls) == 3, "with the mark, without it, and once more to tell the reason"
+
+
 def test_huge_and_deep_are_refused_without_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past its size or depth a record never reaches the parser; brackets inside texts do not count."""
     calls: list[int] = []
@@ -264,6 +283,8 @@ def test_schemas_met_are_bounded_and_exact() -> None:
     b'{"schema":{"a":1},"payload":1,"payload":{"x":1}}',
     b'{"schema":{"a":1},"payload":}',
     b'{"schema":{"a":1},"payload":null}',
+    b'{"schema":{"a":1},"payload":\xef\xbb\xbf{"x":1}}',
+    b'\xef\xbb\xbf{"schema":{"a":1},"payload":{"x":1}}',
 ])  # fmt: skip
 def test_the_short_way_through_a_schema_is_exact(raw: bytes) -> None:
     """Splitting the text at its payload gives what parsing the whole gives, for texts made to mislead it."""
