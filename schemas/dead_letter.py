@@ -34,6 +34,8 @@ class DeadLetter(Wire):
 
     `truncated` is true when the value did not fit the dead letter topic: then the record's value is only the head of the
     original, and `input_hash` and `value_bytes` say what the whole was. `run` is part of the id; null in letters older than it.
+    `escaped_headers` are the places, from 0, with commas between, of headers of the record whose names were no UTF-8: there each
+    byte that is none stands as backslash, x and two hexadecimal digits, and each backslash of the name as two. Null without any.
     """
 
     schema_: str = SCHEMA
@@ -54,4 +56,5 @@ class DeadLetter(Wire):
     input_hash: str
     value_bytes: int = 0
     truncated: bool = False
+    escaped_headers: str | None = None
     at: str

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.dead_letter import DeadLetter, Fault
 from schemas.identity import input_hash
+from tests.support.header_names import AnyName
 from topics.dead_letters import dead_letter
 from topics.handover import Outbound
 from topics.publish.sizes import check
@@ -35,7 +36,7 @@ def told(out: Outbound) -> DeadLetter:
 @given(
     st.none() | st.binary(max_size=3000),
     st.none() | st.binary(max_size=3000),
-    st.lists(st.tuples(st.text(max_size=30), st.binary(max_size=300)), max_size=8),
+    st.lists(st.tuples(st.text(max_size=30) | st.binary(max_size=30).map(AnyName), st.binary(max_size=300)), max_size=8),
     st.integers(1500, 8000),
 )
 def test_it_always_fits_and_says_what_the_whole_was(
@@ -52,7 +53,11 @@ def test_it_always_fits_and_says_what_the_whole_was(
         assert out.value is None if value is None else (value.startswith(out.value or b""))
     else:
         assert (out.key, out.value) == (key, value)
-        assert out.headers[: len(headers)] == tuple(headers)
+        places = [int(at) for at in (said.escaped_headers or "").split(",") if at]
+        assert [content for _, content in out.headers[: len(headers)]] == [content for _, content in headers]
+        for at, ((sent, _), (name, _)) in enumerate(zip(out.headers, headers, strict=False)):
+            back = sent.encode().decode("unicode_escape").encode("latin-1") if at in places else sent.encode()
+            assert back == name.encode()
 
 
 def test_a_record_that_claims_our_headers_does_not_hide_ours() -> None:
@@ -60,6 +65,12 @@ def test_a_record_that_claims_our_headers_does_not_hide_ours() -> None:
     out = letter(Raw("src", b"v", headers=(("headrace_offset", b"7"),), offset=9), 100_000)
     assert out.headers[0] == ("headrace_offset", b"7")
     assert told(out).offset == 9
+
+
+def test_a_record_that_claims_escaped_names_without_any_is_not_believed() -> None:
+    """What it says of its own headers does not make a reader undo an escape that was never there."""
+    out = letter(Raw("src", b"v", headers=(("headrace_escaped_headers", b"0"),)), 100_000)
+    assert told(out).escaped_headers == ""
 
 
 def test_its_run_is_told_whatever_the_record_claims() -> None:

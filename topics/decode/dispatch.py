@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from schemas.dead_letter import Fault
@@ -16,6 +16,7 @@ from topics.decode.faults import Bad
 from topics.decode.result import Result
 from topics.decode.telemetry import ReadingDecoder
 from topics.decode.telling import teller
+from topics.header_names import first_invalid
 from topics.record import RawRecord
 from topics.spec import TopicSpec
 
@@ -41,7 +42,7 @@ def decoder(spec: TopicSpec[V]) -> Callable[[RawRecord], Result[V]]:
 
     def run(record: RawRecord) -> Result[V]:
         try:
-            event = cloudevents.binary(record.headers) if record.headers else None
+            event = _context(record.headers) if record.headers else None
             raw = record.value
             if raw is None:
                 return body.tombstone(record)
@@ -60,6 +61,14 @@ def decoder(spec: TopicSpec[V]) -> Callable[[RawRecord], Result[V]]:
 def decode(spec: TopicSpec[V], record: RawRecord) -> Result[V]:
     """One record, with a decoder compiled for it alone: for tools, not for streams."""
     return decoder(spec)(record)
+
+
+def _context(headers: Sequence[tuple[str, bytes]]) -> CloudEvent | None:
+    """What the headers tell. Raises Bad for a name that is no UTF-8, whatever else the record is: nobody could pass it on."""
+    bad = first_invalid(headers)
+    if bad is not None:
+        raise Bad("invalid-header-name", f"the name of header {bad + 1} of {len(headers)} is not UTF-8")
+    return cloudevents.binary(headers)
 
 
 def _compile(spec: TopicSpec[Any]) -> tuple[Body, Opener[Any]]:

@@ -43,7 +43,7 @@ def dead_letter(record: RawRecord) -> Outcome | str:
     said: dict[str, Any] = {}
     for name, value in record.headers:
         if name.startswith(PREFIX):
-            said[name[len(PREFIX) :]] = value.decode(errors="replace")
+            said[name[len(PREFIX) :]] = (value or b"").decode(errors="replace")  # one that the input brought along may have none
     for name in ("partition", "offset", "part", "parts"):
         text = said.get(name, "")
         if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS:
