@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from schemas.errors import BrokerError
+from topics.tolerant.consumer import TolerantConsumer
 
 _WAIT_MS = 20
 """How long a broker holds a fetch at the very end before it answers that there is nothing more."""
@@ -33,7 +34,7 @@ async def end_offsets(
     wanted = list(tps)
     if not wanted:
         return {}
-    consumer = AIOKafkaConsumer(
+    consumer = TolerantConsumer(
         **connection, isolation_level=isolation, enable_auto_commit=False, auto_offset_reset="earliest",
         fetch_max_wait_ms=_WAIT_MS,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, RecordTooLargeError
 
 from schemas.errors import BrokerError, TopicError
@@ -33,6 +33,7 @@ from topics.reference.rows import StoredRow
 from topics.reference.store import Meta, Store
 from topics.reference.trust import checksum, distrust, fingerprint, model_hash
 from topics.spec import TopicSpec
+from topics.tolerant.consumer import TolerantConsumer
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class ReferenceTable:
         self._cache_rows = cache_rows
         self._wall_ms = wall_ms
         self._retention_ms = DAY_MS
-        self._consumer: AIOKafkaConsumer | None = None
+        self._consumer: TolerantConsumer | None = None
         self._store: Store | None = None
         self._contents: Contents | None = None
         self._task: asyncio.Task[None] | None = None
@@ -122,7 +123,7 @@ class ReferenceTable:
     async def start(self) -> None:
         """Open the store and begin to read. Raises TopicError for a topic that is not there, BrokerError without a broker."""
         self._started_ms = self._wall_ms()
-        consumer = AIOKafkaConsumer(
+        consumer = TolerantConsumer(
             **self._connection,
             group_id=None,
             enable_auto_commit=False,

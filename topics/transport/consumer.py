@@ -10,7 +10,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import aiokafka
 from aiokafka import errors as kafka_errors
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
@@ -18,6 +17,7 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from schemas.errors import BrokerError
 from topics.handover import TopicPartition
+from topics.tolerant.consumer import TolerantConsumer
 from topics.transport.partition import RecordSlot, memory_size
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Thread(driver.AIOKafkaConsumerThread):
         app: FeedApp = self.app
         self._assignor = RoundRobinPartitionAssignor
         times = app.times
-        return aiokafka.AIOKafkaConsumer(
+        return TolerantConsumer(
             **app.connection,
             client_id=app.conf.broker_client_id,
             group_id=app.feed.group,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import KafkaError
 
@@ -16,6 +15,7 @@ from schemas.receipt import Receipt
 from topics.ends import end_offsets
 from topics.handover import TopicPartition
 from topics.record import RawRecord
+from topics.tolerant.consumer import TolerantConsumer
 
 _PATIENCE = 15.0
 """Seconds without progress after which reading back fails; the taker tries again."""
@@ -24,7 +24,7 @@ _TAIL_STEPS = (64, 4096)
 
 @asynccontextmanager
 async def _reader(connection: Mapping[str, Any], tp: TopicPartition) -> AsyncIterator[Any]:
-    consumer = AIOKafkaConsumer(
+    consumer = TolerantConsumer(
         **connection,
         group_id=None,
         enable_auto_commit=False,

@@ -22,6 +22,7 @@ from schemas.identity import input_hash
 from topics.ends import end_offsets
 from topics.progress import decode as decode_mark
 from topics.stable_offsets import stable_offsets
+from topics.tolerant.consumer import TolerantConsumer
 from topics.verify import parse
 from topics.verify.facts import Account, Edges, Offender, OrderKind, Outcome, Scope
 from topics.verify.judge import judge
@@ -57,7 +58,7 @@ async def verify_agent(client: Mapping[str, Any], target: Target, *, progress: P
     Raises TopicError when the source topic does not exist, BrokerError when the brokers stop answering.
     """
     shared = {"enable_auto_commit": False, "auto_offset_reset": "earliest", **client}
-    reader = AIOKafkaConsumer(
+    reader = TolerantConsumer(
         isolation_level="read_committed", fetch_max_wait_ms=50, max_partition_fetch_bytes=4 << 20, **shared
     )
     group = AIOKafkaConsumer(group_id=target.group, **shared)
