@@ -54,7 +54,11 @@ class Scorer(Protocol):
         ...
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
-        """Answer before `deadline` (seconds of the running loop's clock, `loop.time()`); what is late is a "timeout"."""
+        """Answer before `deadline` (seconds of the running loop's clock, `loop.time()`); what is late is a "timeout".
+
+        Whoever overstays it by two seconds is cancelled, and all its answers are "timeout". It must not block the event loop:
+        nothing else runs in it meanwhile, that guard included.
+        """
         ...
 
     async def close(self) -> None:

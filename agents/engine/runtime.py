@@ -1,7 +1,7 @@
 """Engine: one running agent. It takes record lists, keeps keys in order, asks in micro-batches and hands outcomes back.
 
 It implements topics.handover.Handler. Everything happens in one event loop; nothing here blocks and nothing here knows Kafka
-or a vendor: the transport bounds what is held, the scorer meets its deadline.
+or a vendor: the transport bounds what is held, the scorer meets its deadline or is left.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 MOST_REJECTIONS = 12
 """About two minutes of asking again; then the record is decided without an answer."""
 FALLBACK_SECONDS = 2.0
+OVERSTAY_SECONDS = 2.0
+"""How far past its deadline a scorer is waited for: it should say itself what is late, and knows more of it than we do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +111,7 @@ class Engine:
         self._works: dict[TopicPartition, Work] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._waits: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Future[Any]] = set()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: deque[Lane[Entry]] = deque()
@@ -335,15 +338,35 @@ class Engine:
         self.stats.batches += 1
         self.stats.asked += len(entries)
         questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
-        got = await self._scorer.score(questions, asyncio.get_running_loop().time() + self._seconds)
-        if len(got) != len(entries):
-            raise FatalError(f"asking {self._scorer.name}: {len(got)} answers to {len(entries)} questions")
+        return await self._score(self._scorer, questions, self._seconds)
+
+    async def _score(self, scorer: Scorer, questions: list[Question], seconds: float) -> Sequence[Answer[Any]]:
+        """What a scorer says within `seconds`. One that overstays is left: it would hold its lanes, and every drain, for ever."""
+        asked = asyncio.ensure_future(scorer.score(questions, asyncio.get_running_loop().time() + seconds))
+        try:
+            await asyncio.wait((asked,), timeout=seconds + OVERSTAY_SECONDS)
+        finally:
+            if not asked.done():
+                asked.cancel()
+                self._left.add(asked)  # an event loop alone holds tasks weakly
+                asked.add_done_callback(self._forget)
+        if not asked.done():
+            return [Answer("timeout", why=f"{scorer.name} did not answer, nor say so at its deadline")] * len(questions)
+        got = asked.result()
+        if len(got) != len(questions):
+            raise FatalError(f"asking {scorer.name}: {len(got)} answers to {len(questions)} questions")
         return got
+
+    def _forget(self, left: asyncio.Future[Any]) -> None:
+        """What a scorer that was left brings in the end is nobody's."""
+        self._left.discard(left)
+        if not left.cancelled():
+            left.exception()
 
     async def _fall_back(self, entries: list[Entry]) -> None:
         assert self._fallback is not None
         questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
-        answers = await self._fallback.score(questions, asyncio.get_running_loop().time() + FALLBACK_SECONDS)
+        answers = await self._score(self._fallback, questions, FALLBACK_SECONDS)
         for entry, answer in zip(entries, answers, strict=True):
             self.pipeline.conclude(entry.item, answer, fallback=True)
 

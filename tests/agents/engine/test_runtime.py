@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from agents.engine import runtime
 from agents.engine.joins import MemoryTable
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
@@ -358,3 +359,63 @@ async def test_a_scorer_that_miscounts_ends_the_engine() -> None:
     scorer = Miscounting()
     with pytest.raises(FatalError, match="0 answers to 1 questions"):
         await outcomes(simple_agent(scorer), [order("a")], scorer)
+
+
+async def test_the_scorer_is_told_the_agents_deadline_and_no_later_one() -> None:
+    """What a scorer may take is the agent's deadline, from the moment it is asked."""
+    left: list[float] = []
+
+    class Asked(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            left.append(deadline - asyncio.get_running_loop().time())
+            return await super().score(questions, deadline)
+
+    scorer = Asked()
+    await outcomes(simple_agent(scorer, deadline="7s"), [order(f"k{i}") for i in range(9)], scorer)
+    assert left
+    assert all(6.0 < seconds <= 7.0 for seconds in left)
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["cancelled", "not even then"])
+async def test_a_scorer_that_ignores_its_deadline_is_left(stubborn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that never comes ends as the agent says for one that is late, the same key goes on, and so does a drain."""
+    monkeypatch.setattr(runtime, "OVERSTAY_SECONDS", 0.1)
+    never = asyncio.Event()
+
+    class Hangs(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            if any(getattr(q.features, "amount", 0) == 1 for q in questions):
+                try:
+                    await never.wait()
+                except asyncio.CancelledError:
+                    if not stubborn:
+                        raise
+                    await never.wait()
+                raise RuntimeError("nobody asks any more")
+            return await super().score(questions, deadline)
+
+    scorer = Hangs()
+    agent = simple_agent(scorer, batch=Batch(1, within="0ms"), deadline="100ms")
+    async with asyncio.timeout(60):
+        found = await outcomes(agent, [order("a", 1), order("a", 2), order("b", 3)], scorer)
+    assert verdicts(found) == ["review", "accept", "accept"]
+    assert [o.decisions[0]["tier"] == "none" for o in found] == [True, False, False]
+    never.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_fallback_that_hangs_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the model nor the fallback answers: the record still has its outcome."""
+    monkeypatch.setattr(runtime, "OVERSTAY_SECONDS", 0.1)
+    monkeypatch.setattr(runtime, "FALLBACK_SECONDS", 0.1)
+
+    class Hangs(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            await asyncio.Event().wait()
+            return []
+
+    scorer = Hangs()
+    agent = simple_agent(scorer, deadline="100ms", on_no_answer="fallback")
+    async with asyncio.timeout(60):
+        found = await outcomes(agent, [order("a")], scorer, fallback=Hangs())
+    assert verdicts(found) == ["review"]
