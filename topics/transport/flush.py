@@ -23,6 +23,9 @@ from topics.transport.stats import TransportStats
 log = logging.getLogger(__name__)
 SKIP_LINGER = 0.25
 """Seconds that skips without any record to publish wait for company: a stream of skips is not a commit per record."""
+LONGEST_REST = 0.05
+"""Most seconds that a partition rests after a commit, which is as long as the commit took. Partitions share the broker and this
+machine: without the rest all of them have a transaction open all the time, and each takes that many times as long."""
 _RETRY = 0.2
 _RETRY_MOST = 5.0
 """Seconds until the next try after a failed commit: doubled each time between these two."""
@@ -112,7 +115,7 @@ class Flusher:
         """Wait for the gap between two commits, and let lone skips gather."""
         quiet_until = self.clock() + SKIP_LINGER
         while not (p.hurry or p.dead):
-            due = p.last_commit + self.feed.commit_gap
+            due = max(p.last_commit + self.feed.commit_gap, p.rested)
             if not (p.loud or p.progress.unconfirmed):
                 due = max(due, quiet_until)
             wait = due - self.clock()
@@ -173,7 +176,9 @@ class Flusher:
         p.failures = 0
         commit = p.confirm(self.feed.bounds.metadata)
         stats = self.stats
-        seconds = self.clock() - p.last_commit
+        now = self.clock()
+        seconds = now - p.last_commit
+        p.rested = now + min(seconds, LONGEST_REST)
         stats.commits += 1
         stats.outcomes += len(commit.items)
         stats.commit_seconds_sum += seconds

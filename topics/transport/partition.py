@@ -50,6 +50,7 @@ class Partition:
     outcome (`doubt`) the broker must show one of the two. `reseek`: what was fetched last was dropped, or nothing was
     fetched yet: the fetch loop has to set the position before it asks again. `retry` is the one timer that a failed
     attempt has left; while it runs nothing else starts a commit. `log_start` grows when retention overtakes reading.
+    `last_commit` is when the last commit began, `rested` when the next may begin, by the flusher's clock.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Partition:
         self.task: asyncio.Task[None] | None = None
         self.retry: asyncio.TimerHandle | None = None
         self.nudge = asyncio.Event()
-        self.last_commit = float("-inf")
+        self.last_commit = self.rested = float("-inf")
         self.held_records = self.held_bytes = self.failures = 0
         self._connection = connection
         self._limits = limits
