@@ -28,6 +28,9 @@ SLOT = 256
 """Most records handed over as one list."""
 SLOT_BYTES = 262_144
 """About the most bytes of one list, one record excepted: by so much a partition can exceed its share of the bound."""
+FETCH_GAP = 0.005
+"""Least seconds from one fetch that brought little to the next: a steady trickle would otherwise be fetched record by record, and
+each fetch costs as much as deciding a dozen."""
 MAX_POLL = 1000
 """Most records asked for at once."""
 
@@ -172,8 +175,13 @@ class Consumer(driver.Consumer):
         await asyncio.sleep(0)
         if self.should_stop:
             return
+        brought = 0
         for tp, found in (records or {}).items():
+            brought += len(found)
             await self._deliver(TopicPartition(*tp), found, generation)
+        rest = runtime.stats.last_poll + FETCH_GAP - asyncio.get_running_loop().time()
+        if rest > 0 and brought < SLOT:
+            await asyncio.sleep(rest)
 
     async def _place(self, active: set[Any]) -> None:
         """Set positions: only here, between two fetches, or a fetch of the old position comes back after the seek."""
