@@ -32,7 +32,7 @@ async def run(bootstrap: str, data_dir: Path, console: Console, *, quick: bool) 
 
     begun = time.monotonic()
     await topics.prepare(bootstrap)
-    counts = {"count": 3000, "repeats": 1} if quick else {"count": 20_000, "repeats": 3}
+    counts = {"count": 3000, "repeats": 1} if quick else {"count": 60_000, "repeats": 3}
     found: Json = {"machine": machine(), "quick": quick}
     found["cost"] = await cost.measure(bootstrap, data_dir, say=say, **counts)
     rates = found["cost"]["rate"]
