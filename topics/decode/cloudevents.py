@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from topics.decode.faults import Bad, short
+from topics.decode.ids import part
 from topics.decode.json_text import load
 from topics.decode.times import epoch_us
 
@@ -37,7 +38,7 @@ class CloudEvent:
     @property
     def event_id(self) -> str:
         """Equal for a repeated event, as the specification defines it: source and id."""
-        return f"{self.source}#{self.id}"
+        return f"{part(self.source, '#')}#{self.id}"
 
 
 def binary(headers: Sequence[tuple[str, bytes | None]]) -> CloudEvent | None:

@@ -8,6 +8,7 @@ from schemas.dead_letter import Fault
 from schemas.event import Event
 from topics.decode.cloudevents import CloudEvent
 from topics.decode.faults import Bad, short
+from topics.decode.ids import own_id
 from topics.decode.result import Control, Decoded, Result
 from topics.decode.rows import RowPlan
 from topics.decode.telemetry import ID, TIME, named
@@ -47,8 +48,7 @@ class EventDecoder:
             if moment is not None:
                 event_ms = epoch_us(moment, self._unit, field) // 1000
         if not event_id:
-            own = self._id(payload)[1]
-            event_id = str(own) if isinstance(own, (str, int)) and not isinstance(own, bool) else ""
+            event_id = own_id(self._id(payload)[1])
         verdict = self._check(event_ms, record.timestamp)
         if verdict is not None:
             return verdict if isinstance(verdict, Fault) else Decoded((verdict,), tuple(cleaned))

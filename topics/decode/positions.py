@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from schemas.change import SourcePosition
+from topics.decode.ids import path
 from topics.decode.times import MAX_MS, MIN_MS
 
 _LSN = re.compile(r"[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,4}", re.ASCII)
@@ -106,6 +107,8 @@ _PLACES: dict[str, Callable[[Mapping[str, Any]], Place]] = {
     "postgresql": postgresql, "mysql": mysql, "mariadb": mysql, "sqlserver": sqlserver, "mongodb": mongodb, "oracle": oracle,
 }  # fmt: skip
 _NOT_SNAPSHOT = (None, False, "false", "")
+_PARTS = 8
+"""What an id has before its key; none of them holds a slash, save in names that somebody chose to be so."""
 UNIQUE_WITHOUT_KEY = frozenset({"mysql", "mariadb", "sqlserver"})
 """Connectors whose streaming positions name one row each, so that a table without a primary key has event ids too."""
 
@@ -149,6 +152,7 @@ def position_of(source: Mapping[str, Any]) -> tuple[SourcePosition, str]:
 def event_id(place: str, at: SourcePosition, op: str, key: Mapping[str, Any], transaction: Any, extra: Any) -> str:
     """An id that is equal for a repeated event and distinct for every other, or empty where no such id can be made.
 
+    Database and schema are in it because a topic may be fed from several, whose rows of one snapshot share position and time.
     `transaction` is the envelope's transaction block: its `total_order` tells the rows of a keyless table apart. `extra` is
     MongoDB's update description: one transaction may update a document twice under one cluster time.
     """
@@ -162,5 +166,9 @@ def event_id(place: str, at: SourcePosition, op: str, key: Mapping[str, Any], tr
         which = "-"
     else:
         return ""
-    tail = "" if extra is None else f"/{crc32(repr(extra).encode('utf-8', 'replace')):08x}"
-    return f"{at.connector}/{at.name}/{at.table}/{at.ts_ms}/{place}/{op}/{which}{tail}"
+    if extra is not None:
+        op = f"{op}+{crc32(repr(extra).encode('utf-8', 'replace')):08x}"
+    found = f"{at.connector}/{at.name}/{at.db}/{at.schema}/{at.table}/{at.ts_ms}/{place}/{op}/"
+    if found.count("/") != _PARTS or "%" in found:
+        found = path((at.connector, at.name, at.db, at.schema, at.table, at.ts_ms, place, op))
+    return found + which

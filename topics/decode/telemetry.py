@@ -14,6 +14,7 @@ from schemas.dead_letter import Fault
 from schemas.reading import Reading
 from topics.decode.cloudevents import CloudEvent
 from topics.decode.faults import Bad, short
+from topics.decode.ids import own_id, part
 from topics.decode.json_text import load
 from topics.decode.result import Control, Decoded, Result, Skipped
 from topics.decode.rows import RowPlan
@@ -122,12 +123,12 @@ class ReadingDecoder:
         verdict = self._check(event_ms, record.timestamp)
         if verdict is not None:
             return verdict
-        if isinstance(own, (str, int)):
-            event_id = f"{device}/{own}"
+        if given := own_id(own):
+            event_id = f"{part(device, '/')}/{given}"
         elif timed:
             # A device may send its measurements of one moment in several records: only the same values are a repeat.
             seen = repr([(name, measured[name]) for name in measured if name in self._wires])
-            event_id = f"{device}@{event_ms}#{crc32(seen.encode('utf-8', 'replace')):08x}"
+            event_id = f"{part(device, '/')}@{event_ms}#{crc32(seen.encode('utf-8', 'replace')):08x}"
         else:
             event_id = ""
         return Reading(device, row, event_ms, event_id)
