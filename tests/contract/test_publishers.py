@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import MessageSizeTooLargeError
 
-from schemas.errors import BrokerError, Fenced, OutcomeUnknown
+from schemas.errors import BrokerError, Fenced, OutcomeUnknown, RecordTooLarge
 from tests.support.transport import Site, make_site
-from topics.dev_broker import LocalBroker
+from topics.dev_broker import ApacheKafka, LocalBroker
 from topics.handover import Outbound, TopicPartition
+from topics.publish import producer
 from topics.publish.at_least_once import AtLeastOnce
 from topics.publish.contract import CHECKPOINTS, Position, Publisher, Publishing
 from topics.publish.transactional import Transactional
@@ -32,6 +36,7 @@ class Bench:
     group: Membership
     consumer: Any
     checkpoints: list[str]
+    broker: LocalBroker
 
     @property
     def tp(self) -> TopicPartition:
@@ -45,6 +50,17 @@ class Bench:
     def receipt(self, text: str) -> Outbound:
         """Its receipt."""
         return Outbound(self.site.receipts, b"r", text.encode(), (), "audit")
+
+    async def make_topic(self, name: str, configs: dict[str, str]) -> str:
+        """One more outbound topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.site.bootstrap)
+        await admin.start()
+        try:
+            topic = NewTopic(f"{self.site.name}.{name}", self.site.partitions, 1, topic_configs=configs)
+            await admin.create_topics([topic])
+        finally:
+            await admin.close()
+        return f"{self.site.name}.{name}"
 
     async def position(self) -> Position | None:
         """What is committed, without waiting: right after a commit returns it is told."""
@@ -90,7 +106,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     else:
         publishing = AtLeastOnce(connection, group, limits={}, checkpoint=checkpoints.append)
     assert publishing.promise == promise
-    yield Bench(site, publishing, group, consumer, checkpoints)
+    yield Bench(site, publishing, group, consumer, checkpoints, broker)
     await consumer.stop()
 
 
@@ -147,6 +163,75 @@ async def test_a_probe_says_whether_the_position_is_ours(bench: Bench) -> None:
         await publisher.probe(mine)
     await publisher.discard()
     await other.discard()
+
+
+async def test_a_batch_that_the_broker_refuses_moves_no_position(bench: Bench) -> None:
+    """A topic takes less than was configured: one of its batches is refused, and neither position nor receipt is committed."""
+    if not isinstance(bench.broker, ApacheKafka):
+        pytest.skip("the embedded broker has no max.message.bytes")
+    narrow = await bench.make_topic("narrow", {"max.message.bytes": "3000"})
+    publisher = await bench.publishing.open(bench.tp)
+    await publisher.publish([bench.decision("before")], bench.receipt("r"), Position(3, "m"))
+    large = Outbound(narrow, b"k", b"x" * 20_000, (("id", b"large"),), "decision")
+    with pytest.raises(RecordTooLarge, match="refuses a batch for its size"):
+        await publisher.publish([bench.decision("beside"), large], bench.receipt("never"), Position(9, "m"))
+    await publisher.discard()
+    successor = await bench.publishing.open(bench.tp)
+    found = await bench.position()
+    assert found is not None
+    assert found.offset == 3
+    assert [r.value for r in await bench.site.read(bench.site.receipts)] == [b"r"]
+    if bench.publishing.promise == "exactly-once":
+        assert await bench.said() == ["before"], "nor is anything of the transaction seen"
+    await successor.discard()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+async def test_a_failed_batch_is_told_whichever_it_is(failing: int) -> None:
+    """Of the batches that were handed over one was not taken: sending raises, though the others were."""
+
+    class Producer:
+        sent = 0
+
+        def create_batch(self) -> Any:
+            return SimpleNamespace(append=lambda **record: True, close=lambda: None)
+
+        async def send_batch(self, batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+            future = asyncio.get_running_loop().create_future()
+            if self.sent == failing:
+                future.set_exception(MessageSizeTooLargeError())
+            else:
+                future.set_result(None)
+            self.sent += 1
+            return future
+
+    records = [Outbound(topic, b"k", b"v", (), "decision") for topic in ("one", "two", "three")]
+    with pytest.raises(MessageSizeTooLargeError):
+        await producer.send(Producer(), records, 0, {})
+
+
+async def test_outcomes_are_confirmed_before_the_position_is_committed(bench: Bench) -> None:
+    """At each step of a commit the broker has what the step before promised: no position without its outcomes."""
+    if bench.publishing.promise == "exactly-once":
+        pytest.skip("in one transaction there is no order to see")
+    publisher = await bench.publishing.open(bench.tp)
+    steps: list[str] = []
+    commit, send = bench.group.commit, producer.send
+
+    async def committing(tp: TopicPartition, position: Position) -> None:
+        steps.append("position")
+        await commit(tp, position)
+
+    async def sending(sender: Any, records: Any, partition: int, limits: Any) -> None:
+        await send(sender, records, partition, limits)
+        steps.append(f"confirmed {records[0].topic}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.group, "commit", committing)
+        patch.setattr(producer, "send", sending)
+        await publisher.publish([bench.decision("d")], bench.receipt("r"), Position(4, ""))
+    assert steps == [f"confirmed {bench.site.out}", f"confirmed {bench.site.receipts}", "position"]
+    await publisher.discard()
 
 
 async def test_after_a_fence_nothing_more_is_seen(bench: Bench) -> None:
@@ -244,17 +329,17 @@ async def test_the_size_we_compute_is_an_upper_bound(embedded: LocalBroker) -> N
     """The bound we compute is never below what aiokafka needs: no batch that passes our check is refused for its size."""
     from topics.publish.sizes import BATCH_OVERHEAD, record_size
 
-    producer = AIOKafkaProducer(bootstrap_servers=embedded.bootstrap)
-    await producer.start()
+    plain = AIOKafkaProducer(bootstrap_servers=embedded.bootstrap)
+    await plain.start()
     try:
         for key, value, headers in [
             (None, None, []),
             (b"k" * 300, b"v" * 70_000, [("a" * 200, b"b" * 300), ("é" * 100, b"")]),
             (b"", b"", [("h", b"1")] * 50),
         ]:
-            batch = producer.create_batch()
+            batch = plain.create_batch()
             batch.append(timestamp=None, key=key, value=value, headers=headers)
             batch.close()
             assert len(batch._build()) <= BATCH_OVERHEAD + record_size(key, value, headers)
     finally:
-        await producer.stop()
+        await plain.stop()

@@ -19,6 +19,7 @@ from topics.dev_broker import LocalBroker
 from topics.handover import Finished, Outbound, TopicPartition
 from topics.progress import decode
 from topics.publish.contract import Promise
+from topics.record import RawRecord
 from topics.transport import assignment
 
 
@@ -193,6 +194,43 @@ async def test_bytes_bound_reading(broker: LocalBroker, tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_one_open_record_bounds_how_far_reading_runs_ahead(broker: LocalBroker, tmp_path: Path) -> None:
+    """Thousands are decided behind a record that is not: reading stops at the span, and goes on once that record is through."""
+    site = await make_site(broker.bootstrap, partitions=1)
+    await site.produce(4000)
+    handler = Echo(site.out, hold=lambda r: r.offset == 0)
+    async with running(site, handler, promise(broker), tmp_path, feed=site.feed(bounds=Bounds(span=400))) as app:
+        stats = app.runtime.stats
+        await until(lambda: stats.pauses["span"] >= 1 and stats.held_records == 1)
+        await asyncio.sleep(0.5)
+        assert stats.paused == {(site.source, 0)}
+        assert len(handler.offered) < 3000, "the span, and what a fetch brings beyond"
+        handler.hold = lambda r: False
+        handler.let_go()
+        await until(lambda: stats.outcomes == 4000)
+        assert not stats.paused
+
+
+async def test_metadata_that_grows_long_bounds_reading(broker: LocalBroker, tmp_path: Path) -> None:
+    """Every second record stays open: reading stops before the done ranges no longer fit, and goes on when they are closed."""
+    site = await make_site(broker.bootstrap, partitions=1)
+    await site.produce(600)
+    handler = Echo(site.out, hold=lambda r: r.offset % 2 == 0)
+    feed = site.feed(bounds=Bounds(metadata=600))
+    async with running(site, handler, promise(broker), tmp_path, feed=feed) as app:
+        stats = app.runtime.stats
+        await until(lambda: stats.pauses["metadata"] >= 1)
+        await site.produce(3000, first=600)
+        await asyncio.sleep(1.0)
+        assert stats.paused == {(site.source, 0)}
+        assert len(handler.offered) <= 1600, "and what a fetch brings that was under way"
+        assert stats.metadata_bytes_max <= 600
+        handler.hold = lambda r: False
+        handler.let_go()
+        await until(lambda: stats.outcomes == 3600)
+        assert not stats.paused
+
+
 async def test_skips_gather_and_still_leave_a_receipt(broker: LocalBroker, tmp_path: Path) -> None:
     """A stream of skips is committed with receipts that name the rule, in far fewer commits than records."""
     site = await make_site(broker.bootstrap, partitions=1)
@@ -302,6 +340,60 @@ async def test_reading_back_gives_what_lies_behind(broker: LocalBroker, tmp_path
     async with running(site, handler, promise(broker), tmp_path) as app:
         await until(lambda: app.runtime.stats.taken == 1)
     assert seen == list(range(35, 60))
+
+
+@pytest.mark.kafka
+async def test_what_an_aborted_transaction_wrote_is_never_decided(kafka: LocalBroker, tmp_path: Path) -> None:
+    """Aborted records are neither offered nor read back, and records of an open transaction wait for its commit."""
+    site = await make_site(kafka.bootstrap, partitions=1)
+    producer = AIOKafkaProducer(bootstrap_servers=site.bootstrap, transactional_id=f"{site.name}.upstream")
+    await producer.start()
+
+    async def write(text: str, times: int = 5) -> None:
+        for _ in range(times):
+            await producer.send_and_wait(site.source, text.encode(), partition=0)
+
+    decided: list[bytes] = []
+    handler = Echo(site.out)
+    echo = handler.answer
+
+    def answer(record: RawRecord) -> Finished:
+        decided.append(record.value or b"")
+        return echo(record)
+
+    handler.answer = answer
+    try:
+        async with producer.transaction():
+            await write("committed")
+        await producer.begin_transaction()
+        await write("aborted")
+        await producer.abort_transaction()
+        async with running(site, handler, "exactly-once", tmp_path / "1") as app:
+            await until(lambda: len(decided) == 5)
+            await producer.begin_transaction()
+            await write("open")
+            await until(lambda: app.runtime.stats.lag() != {})
+            await asyncio.sleep(1.0)
+            assert set(decided) == {b"committed"}
+            await producer.abort_transaction()
+            async with producer.transaction():
+                await write("last")
+            await until(lambda: app.runtime.stats.outcomes >= 10)
+    finally:
+        await producer.stop()
+    assert decided == [b"committed"] * 5 + [b"last"] * 5
+
+    behind: list[bytes | None] = []
+    second = Echo(site.out)
+
+    async def look_back(partition: Any) -> None:
+        async for records in partition.read_back(1000):
+            behind.extend(r.value for r in records)
+
+    second.on_take = look_back
+    async with running(site, second, "exactly-once", tmp_path / "2") as app:
+        await until(lambda: app.runtime.stats.owned)
+    assert behind == [b"committed"] * 5 + [b"last"] * 5
 
 
 @pytest.mark.kafka
