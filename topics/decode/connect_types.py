@@ -2,6 +2,12 @@
 
 The meaning comes from the schema on the wire, else from the topic's per-column hints, else from the type of the row's field
 (topics/decode/columns.py). Nothing is guessed where two meanings are plausible: that is a Fault that says which hint to set.
+
+One reading is kept although another is possible. Where neither a schema nor a hint speaks of a column, text that is a plain
+number is that number: `decimal.handling.mode=string` writes "1234", and a hint for it would have to be set for every such column.
+As base64 it would be a decimal as well, but only ever a negative one, because digits and "+" are the base64 characters that set
+the first bit. So a column of amounts is never misread, and in any other nearly every value is no number and faults with
+`decimal-scale-unknown`, which names the hint to set.
 """
 
 from __future__ import annotations

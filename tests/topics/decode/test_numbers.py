@@ -29,7 +29,7 @@ from topics.decode.connect_types import TEMPORAL, Meaning, unscaled
 from topics.decode.faults import Bad
 from topics.decode.numbers import MAX_DIGITS, check_decimal
 from topics.decode.rows import RowPlan
-from topics.decode.times import epoch_us
+from topics.decode.times import NUMBER, epoch_us
 from topics.record import Raw
 from topics.spec import Clean, Clock, Encoding, Unit, change_topic, event_topic, reading_topic
 
@@ -305,6 +305,32 @@ def test_a_packed_decimal_is_exact_or_refused(number: int, scale: int) -> None:
             unscaled(text, scale, "x")
     else:
         assert unscaled(text, scale, "x").compare_total(exact) == 0
+
+
+@settings(deadline=None)
+@given(st.from_regex(r"[+0-9][0-9eE+]*", fullmatch=True) | st.from_regex(r"([+0-9][0-9]{3}){1,4}", fullmatch=True))
+def test_base64_that_is_a_plain_number_is_negative(text: str) -> None:
+    """Without schema and hint a plain number is what it says: read as base64 it is never a column of amounts."""
+    found = decoded(spec_of(Decimal), change(f'{{"id":1,"x":"{text}"}}'))
+    if not NUMBER.fullmatch(text):
+        assert isinstance(found, Fault)
+    elif isinstance(found, Decoded):
+        (row,) = [each.after for each in found.values if isinstance(each, Change)]
+        assert row.x == Decimal(text)
+        try:
+            assert unscaled(text, 0, "x") < 0
+        except Bad:
+            pass  # no base64 at all
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**30))
+def test_base64_of_an_amount_is_never_taken_for_a_number(amount: int) -> None:
+    """Where nothing gives its scale, a packed decimal of a column of amounts is a fault that names the hint to set."""
+    found = decoded(spec_of(Decimal), change(f'{{"id":1,"x":"{b64(amount)}"}}'))
+    assert isinstance(found, Fault)
+    assert found.reason == "decimal-scale-unknown"
+    assert "encoding.decimals" in found.detail
 
 
 @settings(deadline=None)
