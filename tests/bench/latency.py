@@ -28,17 +28,16 @@ async def measure(
     """p50 and p99 in milliseconds at a steady rate; the first three seconds are left out. CPU as a share of one core."""
     source, decisions = f"{name}.src", f"{name}.out"
     await create(bootstrap, source, decisions)
-    given = {"bootstrap": bootstrap, "source": source, "decisions": decisions, "group": name, "data_dir": str(data_dir)}
+    given: Json = {"bootstrap": bootstrap, "source": source, "decisions": decisions, "group": name, "data_dir": str(data_dir)}
     sent: dict[bytes, float] = {}
     waited: list[float] = []
     total = int(per_second * (seconds + WARM))
     skipped = int(per_second * WARM)
     seen = 0
-    given |= (
-        {"delivery": "transactional", "build": "batch", "count": total}
-        if by_hand
-        else {"delivery": "exactly-once", "within": "0ms", "commit_gap": gap}
-    )
+    if by_hand:
+        given.update(delivery="transactional", build="batch", count=total)
+    else:
+        given.update(delivery="exactly-once", within="0ms", commit_gap=gap)
 
     def take(records: list[Any]) -> bool:
         nonlocal seen
@@ -58,7 +57,8 @@ async def measure(
     assert seen == total, f"{seen} of {total} decisions were seen"
     return {
         "by_hand": by_hand, "per_second": per_second, "gap": gap,
-        "p50_ms": quantile(waited, 0.5), "p99_ms": quantile(waited, 0.99), "max_ms": max(waited), "transactions_per_second": found["commits"] / (seconds + WARM),
+        "p50_ms": quantile(waited, 0.5), "p99_ms": quantile(waited, 0.99), "max_ms": max(waited),
+        "transactions_per_second": found["commits"] / (seconds + WARM),
         "cpu_share": found["cpu_us"] * found["records"] / 1e6 / found["seconds"],
     }  # fmt: skip
 
