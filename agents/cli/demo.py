@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from agents.demo.answering import Who
-from agents.demo.run import LATENCY, Options, run
+from agents.demo.run import LATENCY, MOST_RECORDS, Options, run
 from agents.settings import Settings
 
 INTERRUPTED = 130
@@ -19,7 +19,10 @@ _WIDTH = 110
 
 
 def demo(
-    records: Annotated[int, typer.Option(min=1, help="Records that the agents read; customers' rows come on top.")] = 1000,
+    records: Annotated[int, typer.Option(
+            min=1, max=MOST_RECORDS,
+            help="Records that the agents read; customers' rows come on top. The demo and its broker keep them in memory.",
+        )] = 1000,
     rate: Annotated[float, typer.Option(min=0.1, help="Records a second.")] = 40.0,
     kafka: Annotated[
         str | None, typer.Option(metavar="BOOTSTRAP", help="Use this Kafka, host:port, in place of the embedded broker.")

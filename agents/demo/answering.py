@@ -6,14 +6,16 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import Random
 from typing import Literal
 
 from agents.settings import Settings
 from models.local import MODEL as LOCAL_MODEL
 from models.local import LocalModel
-from models.probe import probe_model
+from models.probe import Probed, probe_model
 from models.sandbox import MODEL as SANDBOX_MODEL
 from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox_limits import latency as read_latency
 from schemas.errors import ConfigError
 
 _PATIENCE = {name: {"deadline": "120s", "batch_size": 4, "in_flight": 2} for name in ("credit-risk", "product-quality")}
@@ -35,24 +37,30 @@ class Answering:
     patience: float = 45.0
 
 
-async def check_configured(settings: Settings) -> tuple[str, ...]:
-    """Ask the configured model once. Returns what may be wrong with it; raises ConfigError where it will answer nothing."""
+async def check_configured(settings: Settings) -> Probed:
+    """Ask the configured model once. Raises ConfigError where it will answer nothing."""
     if settings.model_base_url is None:
         raise ConfigError("using the configured model: HEADRACE_MODEL_BASE_URL is not set")
     key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
     found = await probe_model(settings.model_base_url, key, settings.model_name, ask=True)
     if found.refused is not None:
         raise ConfigError(f"asking {settings.model_name} at {found.where}: {found.refused}")
-    return found.doubts
+    return found
+
+
+async def check(who: Who, settings: Settings, latency: str) -> Probed | None:
+    """Before anything is started: what can not work is refused, and a configured model is asked once. Raises ConfigError."""
+    read_latency(latency, Random())  # noqa: S311  nothing is drawn from it
+    return await check_configured(settings) if who == "configured" else None
 
 
 @asynccontextmanager
-async def answering(who: Who, settings: Settings, latency: str) -> AsyncIterator[Answering]:
-    """Have it answer for as long as the context lasts. Raises ConfigError where it can not."""
+async def answering(who: Who, settings: Settings, latency: str, where: str = "") -> AsyncIterator[Answering]:
+    """Have it answer for as long as the context lasts; `where` names a configured one. Raises ConfigError where it can not."""
     if who == "configured":
         if settings.model_base_url is None:
             raise ConfigError("using the configured model: HEADRACE_MODEL_BASE_URL is not set")
-        yield Answering({}, f"{settings.model_name} at {settings.model_base_url}")
+        yield Answering({}, f"{settings.model_name} at {where or 'the configured endpoint'}")
     elif who == "scorecard":
         yield Answering({}, "none; each agent's own scorecard answers", ("agents.demo.scorecards",))
     elif who == "local":

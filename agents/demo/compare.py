@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agents.demo.baseline import Card, credit_facts, milling_facts
 from agents.demo.datasets import Credit, GermanRow, Milling
-from agents.demo.ledger import Seen
+from agents.demo.ledger import Kept, Seen
 from agents.demo.metrics import Auc, Share, auc, by_group, share
 
 
@@ -34,13 +34,16 @@ class CreditComparison:
 class QualityComparison:
     """Judged pieces against failures.
 
-    `failed` is the base rate over all readings that were replayed; `judged` how many pieces got a decision. `caught` is the
+    `failed` is the base rate over all readings that were replayed; `judged` how many pieces got a decision, and
+    `judged_failed` the base rate among these: a gate that looks for trouble lets trouble pass. `caught` is the
     share of failed readings that were judged inspect or stop, `card_caught` the share that the scorecard catches with as many
-    alarms. `alarms_failed` is the share of alarms at which the machine failed. `agent` and `card` rank the scored pieces.
+    alarms. `alarms_failed` is the share of alarms at which the machine failed. `agent` and `card` rank the scored pieces, and
+    no others.
     """
 
     failed: Share
     judged: int
+    judged_failed: Share
     caught: Share
     card_caught: Share
     alarms_failed: Share
@@ -48,7 +51,7 @@ class QualityComparison:
     card: Auc
 
 
-def compare_credit(decisions: Sequence[Seen], credit: Credit, card: Card) -> CreditComparison:
+def compare_credit(decisions: Sequence[Seen | Kept], credit: Credit, card: Card) -> CreditComparison:
     """Compare the decisions on applications as they were first asked for; amendments and retractions have no label."""
     rows = {row.number: row for row in credit.replay}
     asked = [seen for seen in decisions if seen.about.what == "application" and seen.decision.kind == "decision"]
@@ -74,7 +77,7 @@ def compare_credit(decisions: Sequence[Seen], credit: Credit, card: Card) -> Cre
     )
 
 
-def compare_quality(decisions: Sequence[Seen], readings: Sequence[int], data: Milling, card: Card) -> QualityComparison:
+def compare_quality(decisions: Sequence[Seen | Kept], readings: Sequence[int], data: Milling, card: Card) -> QualityComparison:
     """Compare the judged pieces; a decision is about the piece that it names. `readings` are the numbers of all rows replayed."""
     rows = {row.number: row for life in data.replay for row in life.rows}
     numbers = {row.product: row.number for row in rows.values()}
@@ -89,6 +92,7 @@ def compare_quality(decisions: Sequence[Seen], readings: Sequence[int], data: Mi
     return QualityComparison(
         failed=Share(len(failures), len(replayed)),
         judged=len(judged),
+        judged_failed=share(number in data.failures for number in judged),
         caught=share(number in alarms for number in failures),
         card_caught=share(number in likeliest for number in failures),
         alarms_failed=share(number in data.failures for number in alarms),

@@ -164,7 +164,7 @@ def milling() -> Milling:
     )
 
 
-def deal(lives: Sequence[ToolLife], count: int, machines: int = 8) -> list[Dealt]:
+def deal(lives: Sequence[ToolLife], count: int, machines: int = 8) -> Iterator[Dealt]:
     """Deal `count` readings out to machines, one reading a machine in each turn; past the last life it starts over.
 
     Each machine starts somewhere in a tool life of its own, works it off and takes the next free one, so its readings stay in
@@ -173,9 +173,12 @@ def deal(lives: Sequence[ToolLife], count: int, machines: int = 8) -> list[Dealt
     """
     if not lives:
         raise ValueError("dealing readings to machines: there is no tool life")
+    return _deal(lives, count, machines)
+
+
+def _deal(lives: Sequence[ToolLife], count: int, machines: int) -> Iterator[Dealt]:
     free = 0
     work: list[Iterator[MillingRow]] = [iter(()) for _ in range(machines)]
-    dealt: list[Dealt] = []
     for position in range(count):
         turn, machine = divmod(position, machines)
         row = next(work[machine], None)
@@ -185,8 +188,7 @@ def deal(lives: Sequence[ToolLife], count: int, machines: int = 8) -> list[Dealt
             work[machine] = iter(rows[start:])
             row = next(work[machine])
             free += 1
-        dealt.append(Dealt(f"mill-{machine + 1:02d}", turn, row))
-    return dealt
+        yield Dealt(f"mill-{machine + 1:02d}", turn, row)
 
 
 def _is_replayed(name: str, number: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -49,6 +49,10 @@ class Planned:
     def counted(self) -> bool:
         """Whether an agent owes it an outcome; a customer's row is looked up, not decided."""
         return self.what != "customer"
+
+    def bare(self) -> Planned:
+        """Without what was sent: all that is remembered of it once it is written."""
+        return replace(self, key=None, value=None, values=None)
 
 
 def dice(*names: object) -> float:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from agents.demo.drafts import Planned
 from schemas.audit import Call
@@ -55,6 +55,26 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the summary needs of a decision; a whole one is some kilobytes, and there may be a hundred thousand."""
+
+    kind: str
+    outcome: str | None
+    tier: str
+    score: float | None
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a Seen."""
+
+    decision: Told
+    about: Planned
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Buried:
     """A dead letter as it arrived, and the record it is about."""
 
@@ -65,12 +85,18 @@ class Buried:
 
 @dataclass(slots=True)
 class Account:
-    """What came back from one agent, of what this run has sent to it. `skipped` holds the rule by place."""
+    """What came back from one agent, of what this run has sent to it.
 
-    decisions: list[Seen] = field(default_factory=list)
+    `skipped` holds the rule by place, `examples` for each outcome the decision that has most to say, and only that one whole.
+    """
+
+    decisions: list[Kept] = field(default_factory=list)
+    examples: dict[str, Seen] = field(default_factory=dict)
     dead_letters: list[Buried] = field(default_factory=list)
     skipped: dict[Place, str] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    calls: int = 0
+    tokens_input: int = 0
+    tokens_output: int = 0
     again: int = 0
 
     @property
@@ -82,6 +108,22 @@ class Account:
     def outcomes(self) -> int:
         """How many outcomes have come back."""
         return len(self.decisions) + len(self.dead_letters) + len(self.skipped)
+
+    def keep(self, seen: Seen) -> None:
+        """Remember a decision."""
+        d = seen.decision
+        product = (d.result or {}).get("product")
+        result = {"product": product} if product is not None else None
+        self.decisions.append(Kept(Told(d.kind, d.outcome, d.tier, d.score, result), seen.about, seen.latency_ms))
+        best = self.examples.get(d.outcome or "")
+        if d.outcome and (best is None or _tells(seen) > _tells(best)):
+            self.examples[d.outcome] = seen
+
+    def called(self, call: Call) -> None:
+        """Count a call of a model."""
+        self.calls += 1
+        self.tokens_input += call.tokens.input
+        self.tokens_output += call.tokens.output
 
 
 class Ledger:
@@ -108,7 +150,7 @@ class Ledger:
         topic, partition, offset = place
         if topic not in self._owed:
             return
-        self.sent[place] = planned
+        self.sent[place] = planned.bare()
         self._owed[topic] += 1
         self._ends[topic, partition] = max(self._ends.get((topic, partition), 0), offset + 1)
         for record, now_ms in self._early.pop(place, ()):
@@ -128,7 +170,7 @@ class Ledger:
         if record.topic == channels.dead_letters:
             self._dead_letter(account, record, now_ms)
         elif record.topic == channels.calls:
-            account.calls.append(Call.model_validate_json(record.value))
+            account.called(Call.model_validate_json(record.value))
         else:
             self._receipt(Receipt.model_validate_json(record.value))
         return None
@@ -141,7 +183,7 @@ class Ledger:
         if about is None or not self._first(decision.id, account):
             return None
         seen = Seen(decision, about, now_ms - _epoch_ms(source.timestamp or decision.received_at))
-        account.decisions.append(seen)
+        account.keep(seen)
         return seen
 
     def _dead_letter(self, account: Account, record: Arrived, now_ms: float) -> None:
@@ -202,15 +244,20 @@ class Ledger:
     def tally(self) -> dict[str, int]:
         """The counts of all agents together."""
         accounts = self.accounts.values()
-        tokens = [call.tokens for account in accounts for call in account.calls]
         return {
             "decisions": sum(len(a.decisions) for a in accounts),
             "dead_letters": sum(len(a.dead_letters) for a in accounts),
             "skips": sum(len(a.skipped) for a in accounts),
-            "model_calls": sum(len(a.calls) for a in accounts),
-            "tokens_input": sum(t.input for t in tokens),
-            "tokens_output": sum(t.output for t in tokens),
+            "model_calls": sum(a.calls for a in accounts),
+            "tokens_input": sum(a.tokens_input for a in accounts),
+            "tokens_output": sum(a.tokens_output for a in accounts),
         }
+
+
+def _tells(seen: Seen) -> tuple[bool, int]:
+    """How much there is to read: whether rules changed what was proposed, and how many reasons there are."""
+    d = seen.decision
+    return d.proposed_outcome not in (None, d.outcome), len(d.reasons)
 
 
 def _epoch_ms(stamp: str) -> float:

@@ -77,7 +77,7 @@ class View:
             listed = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
             table.add_row(
                 agent, str(self._ledger.owed(agent)), listed, str(len(account.skipped)), str(len(account.dead_letters)),
-                str(len(account.calls)),
+                str(account.calls),
             )  # fmt: skip
         latest = [Text.from_markup(_short(seen), overflow="ellipsis") for seen in self._latest]
         return Group(Text(self._line(), style="bold"), table, *latest)

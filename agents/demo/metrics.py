@@ -27,7 +27,8 @@ class Share:
         z, n, p = 1.96, self.count, self.hits / self.count
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        # With no hits, or nothing but hits, the bound is the share itself: rounding must not put it outside.
+        return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 @dataclass(frozen=True, slots=True)

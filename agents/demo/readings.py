@@ -59,7 +59,7 @@ def readings(lives: Sequence[ToolLife], count: int, *, start_ms: int, seconds: f
     end_ms = start_ms + int(seconds * 1000)
     step_ms = max(STEP_MS, math.ceil(seconds * 1000 / max(1, turns)))
     last: Draft | None = None
-    dealt = iter(deal(lives, count, many))
+    dealt = deal(lives, count, many)
     for place in range(count):
         if last is not None and place not in broken and dice("repeat", place) < _REPEATED:
             # A repeat is the same bytes again: what makes it a repeat is its device and time.

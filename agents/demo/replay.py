@@ -23,7 +23,8 @@ _UNCONFIRMED = 2_000
 class Replay:
     """One producer. `topics` gives the broker's name of each logical topic; `note` hears of every confirmed record.
 
-    Raises BrokerError naming the topic where a record was not taken.
+    `written` counts confirmed records, `sent` those of them that are owed an outcome. Raises BrokerError naming the topic where a
+    record was not taken.
     """
 
     def __init__(self, connection: Mapping[str, Any], topics: Mapping[str, str], note: Note) -> None:
@@ -33,7 +34,7 @@ class Replay:
         self._room = asyncio.Semaphore(_UNCONFIRMED)
         self._under_way: set[asyncio.Future[Any]] = set()
         self._failed: BrokerError | None = None
-        self.sent = 0
+        self.sent = self.written = 0
 
     async def __aenter__(self) -> Replay:
         await self._producer.start()
@@ -83,6 +84,7 @@ class Replay:
             return
         told = pending.result()
         self.sent += planned.counted
+        self.written += 1
         self._note((told.topic, told.partition, told.offset), planned)
 
     async def _settle(self) -> None:

@@ -19,9 +19,9 @@ from rich.console import Console
 from agents.cli.output import emit_json
 from agents.cli.topics import follows
 from agents.cli.verify import verify_all
-from agents.demo.answering import Answering, Who, answering, check_configured
+from agents.demo.answering import Answering, Who, answering, check
 from agents.demo.baseline import credit_card, milling_card
-from agents.demo.compare import compare_credit, compare_quality
+from agents.demo.compare import CreditComparison, QualityComparison, compare_credit, compare_quality
 from agents.demo.datasets import Credit, Milling, german_credit, milling
 from agents.demo.ledger import Channels, Ledger, Seen
 from agents.demo.live import View
@@ -44,6 +44,9 @@ from topics.dev_broker import EmbeddedBroker
 from topics.spec import Registry
 
 AGENTS = ("credit-risk", "product-quality")
+_TELL_SECONDS = 3.0
+MOST_RECORDS = 100_000
+"""Of one demo: about a kilobyte of each is kept for the summary, and the embedded broker keeps all topics in memory."""
 LATENCY = "lognormal:150ms:0.4"
 """Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
 
@@ -104,11 +107,13 @@ async def run(options: Options, settings: Settings, out: Console, err: Console) 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     started = time.monotonic()
     # Before anything is started: with a model that refuses, nothing would be shown but records without an answer.
-    for doubt in await check_configured(settings) if options.model == "configured" else ():
+    probed = await check(options.model, settings, options.latency)
+    for doubt in probed.doubts if probed is not None else ():
         err.print(f"warning: the model: {doubt}", markup=False, highlight=False)
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(_stage(options, settings, err, started))
-        model = await stack.enter_async_context(answering(options.model, stage.settings, options.latency))
+        where = probed.where if probed is not None else ""
+        model = await stack.enter_async_context(answering(options.model, stage.settings, options.latency, where))
         err.print(f"model: {model.says}", markup=False, highlight=False)
         report = await _replay(stage, model, out, err)
         show(report, out)
@@ -171,28 +176,45 @@ async def _replay(stage: Stage, model: Answering, out: Console, err: Console) ->
         places = {spec.name: spec.topic for spec in stage.registry}
         replay = await stack.enter_async_context(Replay(stage.connection, places, ledger.note))
         plan = _plan(stage, credit, data)
-        await replay.ahead(plan)
+        await _ahead(plan, replay, err)
         await worker.ready()
         err.print(f"worker: process {worker.pid}, ready after {time.monotonic() - stage.started:.1f} s", highlight=False)
         clock = await _follow(stage, plan, replay, watch, worker, ledger, err, model.patience)
         await _drain(stage, worker, err)
         verified = await _verify(stage)
+    # In a thread: fitting and comparing take seconds, and a signal is heeded at once.
+    credited, qualities = await asyncio.to_thread(_compare, ledger, credit, data)
     _show_examples(ledger, out)
     return Report(
         ledger=ledger,
         verified=verified,
-        credit=compare_credit(ledger.accounts["credit-risk"].decisions, credit, credit_card(credit)),
-        quality=compare_quality(
-            ledger.accounts["product-quality"].decisions,
-            [p.row for p in ledger.sent.values() if p.what == "reading" and p.fault is None],
-            data,
-            milling_card(data),
-        ),
+        credit=credited,
+        quality=qualities,
         model=stage.options.model,
         promise=stage.promise,
         seconds=clock.seconds,
         first_decision=clock.first_decision,
     )
+
+
+def _compare(ledger: Ledger, credit: Credit, data: Milling) -> tuple[CreditComparison, QualityComparison]:
+    readings = [p.row for p in ledger.sent.values() if p.what == "reading" and p.fault is None]
+    return (
+        compare_credit(ledger.accounts["credit-risk"].decisions, credit, credit_card(credit)),
+        compare_quality(ledger.accounts["product-quality"].decisions, readings, data, milling_card(data)),
+    )
+
+
+async def _ahead(plan: Plan, replay: Replay, err: Console) -> None:
+    """Write the customers of long standing, and say so now and then: there may be many."""
+    writing = asyncio.create_task(replay.ahead(plan))
+    try:
+        while not (await asyncio.wait((writing,), timeout=_TELL_SECONDS))[0]:
+            err.print(f"replay: {replay.written} customers written, before the clock starts", highlight=False)
+        writing.result()
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -290,21 +312,9 @@ def _show_examples(ledger: Ledger, out: Console) -> None:
     """One decision of each outcome, agent by agent: the one that has most to say."""
     out.rule("[bold]A few decisions", align="left")
     for agent, account in ledger.accounts.items():
-        telling: dict[str, Seen] = {}
-        for seen in account.decisions:
-            d = seen.decision
-            best = telling.get(d.outcome or "")
-            if d.outcome and (best is None or _tells(seen) > _tells(best)):
-                telling[d.outcome] = seen
         out.print(f"[bold underline]{agent}[/]")
-        for outcome in sorted(telling):
-            out.print(readable(telling[outcome]), highlight=False)
-
-
-def _tells(seen: Seen) -> tuple[bool, int]:
-    """How much there is to read: whether rules changed what was proposed, and how many reasons there are."""
-    d = seen.decision
-    return d.proposed_outcome not in (None, d.outcome), len(d.reasons)
+        for outcome in sorted(account.examples):
+            out.print(readable(account.examples[outcome]), highlight=False)
 
 
 async def _keep(stage: Stage, err: Console) -> None:

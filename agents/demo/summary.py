@@ -170,6 +170,7 @@ def _show_credit(c: CreditComparison, console: Console) -> None:
     table.add_row("ranks bad above good (AUC)", _auc(c.agent), _auc(c.card), "0.50")
     table.add_row("approve or decline was right", _share(c.agreement), "", "")
     console.print(table)
+    console.print(f"[dim]All on the {c.repaid.count} applications decided, the AUC of the agent on those with a score.[/]")
     groups = _table("measured, in no prompt", "approved", "95 % interval")
     for group, found in {**c.by_sex, **c.by_age}.items():
         low, high = found.interval or (0.0, 0.0)
@@ -178,12 +179,18 @@ def _show_credit(c: CreditComparison, console: Console) -> None:
 
 
 def _show_quality(q: QualityComparison, console: Console) -> None:
-    console.print(f"product-quality: {q.judged} judged pieces, and whether the machine failed")
+    console.print(f"product-quality: {q.judged} pieces that passed the gate and were judged, and whether the machine failed")
     table = _table("", "agent", "fitted scorecard", "base rate")
     table.add_row("failures caught (inspect, stop)", _share(q.caught), _share(q.card_caught), "")
     table.add_row("failures among those caught", _share(q.alarms_failed), "", _share(q.failed))
+    table.add_row("failures among those judged", _share(q.judged_failed), "", _share(q.failed))
     table.add_row("ranks failed above sound (AUC)", _auc(q.agent), _auc(q.card), "0.50")
     console.print(table)
+    console.print(
+        f"[dim]On all {q.failed.count} readings replayed: failures caught, by the agent and by as many alarms of the scorecard, "
+        f"and the base rate. On the {q.agent.positives + q.agent.negatives} judged pieces with a score, no others: both AUCs. "
+        "The gate lets pass what looks like trouble, so failures are more frequent and harder to rank there.[/]"
+    )
 
 
 def _table(*columns: str) -> Table:
@@ -204,8 +211,7 @@ def _auc(found: Auc) -> str:
 
 
 def _calls(account: Account) -> str:
-    tokens = [call.tokens for call in account.calls]
-    return f"{len(tokens)}, {sum(t.input for t in tokens):,}, {sum(t.output for t in tokens):,}"
+    return f"{account.calls}, {account.tokens_input:,}, {account.tokens_output:,}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -81,6 +81,7 @@ def test_a_perfect_eye_catches_every_failure() -> None:
     assert found.failed == Share(len(failed), len(rows))
     assert found.caught == Share(len(failed), len(failed))
     assert found.alarms_failed == Share(len(failed), len(failed))
+    assert found.judged_failed == Share(len(failed), len(failed)), "the base rate of the judged is not that of all readings"
     assert found.card_caught.count == len(failed)
     assert 0 < found.card_caught.hits < len(failed)
 

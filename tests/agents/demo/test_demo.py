@@ -122,6 +122,23 @@ def test_whenever_it_is_stopped_nothing_is_left_behind(
     # That no child is left is watched by a fixture of every test.
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_large_replay_is_stopped_as_fast(env: dict[str, str], tmp_path: Path, how: signal.Signals) -> None:
+    """The largest replay that is taken tells how far it is from its first seconds on, and heeds a signal at once."""
+    process = _started(env, "--records", "100000", "--rate", "5000")
+    try:
+        assert process.stderr is not None
+        assert any("customers written" in line or "sent," in line for line in process.stderr)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=40)
+        assert process.returncode == 130
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+    assert not list(tmp_path.iterdir())
+
+
 def test_with_keep_the_broker_stays_until_it_is_stopped(env: dict[str, str], tmp_path: Path) -> None:
     """After its summary the demo says where the broker is, `headrace verify` finds all in order there, and Ctrl-C ends it."""
     process = _started(env, "--records", "40", "--rate", "80", "--keep")
@@ -170,6 +187,7 @@ def test_a_configured_model_that_refuses_ends_the_demo_at_once(env: dict[str, st
         (["--kafka", "nowhere"], "not host:port"),
         (["--model", "configured"], "HEADRACE_MODEL_BASE_URL is not set"),
         (["--latency", "soon"], "latency"),
+        (["--records", "100001"], "100000"),
     ],
 )
 def test_what_can_not_work_is_one_line(env: dict[str, str], tmp_path: Path, options: list[str], said: str) -> None:
@@ -179,5 +197,6 @@ def test_what_can_not_work_is_one_line(env: dict[str, str], tmp_path: Path, opti
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "broker:" not in done.stderr, "it is refused before anything is started"
     assert time.monotonic() - began < 60
     assert not list(tmp_path.iterdir())

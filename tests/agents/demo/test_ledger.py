@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ import pytest
 
 from agents.demo.drafts import Planned
 from agents.demo.ledger import Channels, Ledger
-from schemas.decision import Decision, Source, Subject
+from schemas.decision import Decision, Reason, Source, Subject
 from schemas.receipt import Receipt
 from schemas.wire import rfc3339
 from topics.record import Raw
@@ -115,8 +116,8 @@ def test_broken_records_and_dead_letters_are_held_against_each_other() -> None:
     ledger.take(_decision(100), NOW_MS)
     ledger.take(_dead_letter(101), NOW_MS)
     missed, buried = ledger.misburied()
-    assert missed == [broken]
-    assert [letter.about for letter in buried] == [sound]
+    assert missed == [broken.bare()]
+    assert [letter.about for letter in buried] == [sound.bare()]
     assert buried[0].reason == "not-json"
     assert buried[0].field is None
 
@@ -128,6 +129,21 @@ def test_tokens_are_summed_from_the_call_records() -> None:
     for tokens in ({"input": 100, "output": 7}, {"input": 20, "output": 3}):
         ledger.take(Raw("calls", orjson.dumps({**call, "tokens": tokens})), NOW_MS)
     assert {k: v for k, v in ledger.tally().items() if v} == {"model_calls": 2, "tokens_input": 120, "tokens_output": 10}
+
+
+def test_little_is_remembered_of_each_record() -> None:
+    """What was sent is forgotten, of a decision the figures stay, and of each outcome the telling one stays whole."""
+    ledger = _ledger()
+    said = [{"code": "c", "text": "a reason"}]
+    for offset in range(100, 103):
+        ledger.note(("loans", 0, offset), replace(_planned(), values={"income": 1}))
+        reasons = [Reason(**reason) for reason in said] if offset == 101 else []
+        ledger.take(_decision(offset, score=float(offset), reasons=reasons, result={"product": "M1", "note": "x" * 1000}), NOW_MS)
+    account = ledger.accounts["credit-risk"]
+    assert all((p.key, p.value, p.values) == (None, None, None) for p in ledger.sent.values())
+    assert [kept.decision.score for kept in account.decisions] == [100.0, 101.0, 102.0]
+    assert all(kept.decision.result == {"product": "M1"} for kept in account.decisions)
+    assert {outcome: seen.decision.id for outcome, seen in account.examples.items()} == {"approve": "id-101"}
 
 
 def test_customers_are_not_owed_an_outcome() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import tracemalloc
 from collections import Counter
 
 import orjson
@@ -199,6 +201,32 @@ def test_two_plans_of_one_start_are_the_same() -> None:
     """What we make up is drawn from the data only: the same start gives the same bytes."""
     first, second = (list(build(german_credit(), milling(), 100, rate=50, start_ms=START_MS)) for _ in range(2))
     assert first == second
+
+
+def test_a_long_plan_is_made_as_it_is_sent() -> None:
+    """Two million records are planned at once, and the first thousands of them take little memory and no look at the rest."""
+    tracemalloc.start()
+    try:
+        endless = build(german_credit(), milling(), 2_000_000, rate=2000, start_ms=START_MS)
+        ahead = list(itertools.islice(endless.ahead, 1000))
+        _, with_ahead = tracemalloc.get_traced_memory()
+        times = [planned.after for planned in itertools.islice(endless.timed, 5000)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(ahead) == 1000
+    assert times == sorted(times)
+    assert times[-1] < 5
+    assert with_ahead < 40_000_000
+    assert peak < 40_000_000
+
+
+def test_what_was_planned_does_not_depend_on_what_was_looked_at() -> None:
+    """Both parts can be gone through again, and in any order, and log positions of the second lie above the first's."""
+    found = build(german_credit(), milling(), 300, rate=50, start_ms=START_MS)
+    timed, ahead = list(found.timed), list(found.ahead)
+    assert (ahead, timed) == (list(found.ahead), list(found.timed))
+    assert list(found) == ahead + timed
 
 
 @pytest.mark.parametrize(("records", "rate"), [(20, 0.05), (30, 1.0), (1000, 40.0), (20_000, 2000.0)])

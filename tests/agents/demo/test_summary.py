@@ -8,11 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from agents.demo.answering import Who
+from agents.demo.answering import Who, answering, check
+from agents.demo.compare import QualityComparison
 from agents.demo.drafts import Planned
 from agents.demo.ledger import Channels, Ledger, Seen
+from agents.demo.metrics import Auc, Share
 from agents.demo.summary import MODEL_NOTES, Report, Verified, readable, show
+from agents.settings import Settings
 from schemas.decision import Decision, Reason, Source, Subject
+from schemas.errors import ConfigError
 from schemas.wire import rfc3339
 from topics.record import Raw
 
@@ -99,3 +103,37 @@ def test_what_comes_from_a_topic_is_not_read_as_markup() -> None:
     out = io.StringIO()
     Console(file=out, width=300).print(readable(Seen(decision, SOUND, 1.0)), highlight=False)
     assert out.getvalue().count(hostile) == 3
+
+
+def test_each_figure_of_the_pieces_says_what_it_is_computed_on() -> None:
+    """The base rate is over all readings and the AUC over the judged ones: both counts are told, and both base rates."""
+    quality = QualityComparison(
+        failed=Share(20, 500), judged=37, judged_failed=Share(12, 37), caught=Share(10, 20), card_caught=Share(9, 20),
+        alarms_failed=Share(10, 30), agent=Auc(0.7, 12, 24), card=Auc(0.8, 12, 24),
+    )  # fmt: skip
+    out = io.StringIO()
+    show(replace(_report(decided=1, sent=1), quality=quality), Console(file=out, width=110))
+    text = " ".join(out.getvalue().split())
+    assert "37 pieces that passed the gate" in text
+    assert "On all 500 readings" in text
+    assert "On the 36 judged pieces with a score, no others: both AUCs" in text
+    assert "12 of 37" in text
+    assert "20 of 500" in text
+
+
+async def test_a_configured_model_is_named_without_its_credentials() -> None:
+    """User and password of a base URL, and a key in its query, are not in the line that says who answers."""
+    settings = Settings(model_base_url="http://user:s3cret@127.0.0.1:9/v1?key=s3cret", model_name="m")
+    async with answering("configured", settings, "1ms", "http://127.0.0.1:9/v1") as model:
+        assert model.says == "m at http://127.0.0.1:9/v1"
+    async with answering("configured", settings, "1ms") as model:
+        assert "s3cret" not in model.says
+
+
+@pytest.mark.parametrize(
+    ("who", "latency", "said"), [("sandbox", "foo", "reading latency 'foo'"), ("configured", "1ms", "HEADRACE_MODEL_BASE_URL")]
+)
+async def test_what_can_not_answer_is_refused_before_anything_is_started(who: Who, latency: str, said: str) -> None:
+    """A latency that is none, and a configured model without a URL, are named by the check that comes first."""
+    with pytest.raises(ConfigError, match=said):
+        await check(who, Settings(model_base_url=None), latency)
