@@ -21,7 +21,7 @@ from topics.decode.placeholders import only_placeholders
 from topics.decode.positions import connector_of, event_id, position_of, whole
 from topics.decode.result import Control, Decoded, Result
 from topics.decode.rows import Column, RowPlan, when_unavailable
-from topics.decode.times import clock_check
+from topics.decode.times import IMPLAUSIBLE, MAX_MS, MIN_MS, clock_check
 from topics.record import RawRecord
 from topics.spec import TopicSpec
 
@@ -167,6 +167,9 @@ class ChangeDecoder:
         if key is None:
             key = self._key_from_row(after if after is not None else before, plan.rows)
         event_ms = position.ts_ms
+        if event_ms is not None and not MIN_MS <= event_ms <= MAX_MS:
+            # Whoever keeps a time has 64 bits for it, whoever prints it four digits for its year.
+            raise Bad(IMPLAUSIBLE, "the source's time lies outside the years 1 to 9999", "ts_ms")
         verdict = self._check(event_ms, record.timestamp)
         if verdict is not None:
             return verdict if isinstance(verdict, Fault) else Decoded((verdict,), tuple(cleaned))

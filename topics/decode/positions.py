@@ -16,7 +16,6 @@ from zlib import crc32
 
 from schemas.change import SourcePosition
 from topics.decode.ids import path
-from topics.decode.times import MAX_MS, MIN_MS
 
 _LSN = re.compile(r"[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,4}", re.ASCII)
 _LAST_NUMBER = re.compile(r"(\d{1,18})$", re.ASCII)
@@ -36,12 +35,6 @@ def whole(value: Any) -> int | None:
     if kind is Decimal and abs(value.adjusted()) < 30 and value == value.to_integral_value():
         return int(value)
     return None
-
-
-def moment(value: Any) -> int | None:
-    """Epoch milliseconds within the years 1 to 9999, which all that keeps or prints them relies on; else None."""
-    found = whole(value)
-    return found if found is not None and MIN_MS <= found <= MAX_MS else None
 
 
 def postgresql(source: Mapping[str, Any]) -> Place:
@@ -82,7 +75,7 @@ def sqlserver(source: Mapping[str, Any]) -> Place:
 
 def mongodb(source: Mapping[str, Any]) -> Place:
     """(cluster time in ms, ordinal within it). All changes of a transaction share it: see `event_id`."""
-    ts_ms, ord_ = moment(source.get("ts_ms")), whole(source.get("ord"))
+    ts_ms, ord_ = whole(source.get("ts_ms")), whole(source.get("ord"))
     if ts_ms is None or ord_ is None:
         return (), ""
     return (ts_ms, ord_), f"{ord_}:{whole(source.get('txnNumber')) or 0}"
@@ -141,7 +134,7 @@ def position_of(source: Mapping[str, Any]) -> tuple[SourcePosition, str]:
             db if type(db) is str else "",
             schema if type(schema) is str else "",
             table if type(table) is str else "",
-            ts_ms if type(ts_ms) is int and 0 <= ts_ms <= MAX_MS else moment(ts_ms),
+            ts_ms if type(ts_ms) is int else whole(ts_ms),
             get("snapshot") not in _NOT_SNAPSHOT,
             order,
         ),
