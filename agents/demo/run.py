@@ -46,7 +46,7 @@ from topics.spec import Registry
 AGENTS = ("credit-risk", "product-quality")
 _TELL_SECONDS = 3.0
 MOST_RECORDS = 100_000
-"""Of one demo: about a kilobyte of each is kept for the summary, and the embedded broker keeps all topics in memory."""
+"""Of one demo: some two kilobytes of each are kept for the summary, and the embedded broker keeps all topics in memory."""
 LATENCY = "lognormal:150ms:0.4"
 """Of the sandbox: some hundred milliseconds with a tail, as hosted models have it."""
 

@@ -170,7 +170,8 @@ def _show_credit(c: CreditComparison, console: Console) -> None:
     table.add_row("ranks bad above good (AUC)", _auc(c.agent), _auc(c.card), "0.50")
     table.add_row("approve or decline was right", _share(c.agreement), "", "")
     console.print(table)
-    console.print(f"[dim]All on the {c.repaid.count} applications decided, the AUC of the agent on those with a score.[/]")
+    scored = c.agent.positives + c.agent.negatives
+    console.print(f"[dim]On all {c.repaid.count} applications decided; both AUCs on the {scored} with a score.[/]")
     groups = _table("measured, in no prompt", "approved", "95 % interval")
     for group, found in {**c.by_sex, **c.by_age}.items():
         low, high = found.interval or (0.0, 0.0)
@@ -186,10 +187,11 @@ def _show_quality(q: QualityComparison, console: Console) -> None:
     table.add_row("failures among those judged", _share(q.judged_failed), "", _share(q.failed))
     table.add_row("ranks failed above sound (AUC)", _auc(q.agent), _auc(q.card), "0.50")
     console.print(table)
+    scored = q.agent.positives + q.agent.negatives
     console.print(
-        f"[dim]On all {q.failed.count} readings replayed: failures caught, by the agent and by as many alarms of the scorecard, "
-        f"and the base rate. On the {q.agent.positives + q.agent.negatives} judged pieces with a score, no others: both AUCs. "
-        "The gate lets pass what looks like trouble, so failures are more frequent and harder to rank there.[/]"
+        f"[dim]On all {q.failed.count} different readings replayed: failures caught, by the agent and by as many alarms of the "
+        f"scorecard, and the base rate. On the {scored} judged pieces with a score, no others: both AUCs. The gate passes what "
+        "looks like trouble, so failures are more frequent and harder to rank there.[/]"
     )
 
 

@@ -115,7 +115,7 @@ def test_each_figure_of_the_pieces_says_what_it_is_computed_on() -> None:
     show(replace(_report(decided=1, sent=1), quality=quality), Console(file=out, width=110))
     text = " ".join(out.getvalue().split())
     assert "37 pieces that passed the gate" in text
-    assert "On all 500 readings" in text
+    assert "On all 500 different readings" in text
     assert "On the 36 judged pieces with a score, no others: both AUCs" in text
     assert "12 of 37" in text
     assert "20 of 500" in text
