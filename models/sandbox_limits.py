@@ -56,26 +56,39 @@ class Bucket:
         self._at = now
 
 
+MOST_SIGMA = 5.0
+"""Past it a lognormal latency is minutes as often as microseconds."""
+
+
 def latency(text: str, chance: random.Random) -> Callable[[], float]:
     """Seconds per answer out of a spec: `200ms`, uniform `100ms-300ms`, or `lognormal:200ms:0.5` (median, sigma).
 
     Raises ConfigError.
     """
+    wrong = ConfigError(f"reading latency {text!r}: write 200ms, 100ms-300ms (the lower first) or lognormal:200ms:0.5")
     kind, _, rest = text.partition(":")
     if kind == "lognormal":
         median, _, sigma = rest.partition(":")
         try:
             middle, spread = math.log(max(1e-6, _seconds(median))), float(sigma or "0.5")
         except ValueError:
-            raise ConfigError(f"reading latency {text!r}: write lognormal:MEDIAN:SIGMA, such as lognormal:200ms:0.5") from None
+            raise wrong from None
+        if not 0 <= spread <= MOST_SIGMA:
+            raise wrong
         return lambda: chance.lognormvariate(middle, spread)
     low, _, high = text.partition("-")
-    least, most = _seconds(low), _seconds(high or low)
+    try:
+        least, most = _seconds(low), _seconds(high or low)
+    except ValueError:
+        raise wrong from None
+    if least > most:
+        raise wrong
     return lambda: chance.uniform(least, most)
 
 
 def _seconds(text: str) -> float:
+    """Raises ValueError."""
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise ConfigError(f"reading latency {text!r}: write 200ms, 100ms-300ms or lognormal:200ms:0.5")
+        raise ValueError(text)
     return float(found[1]) / (1000 if found[2] == "ms" else 1)

@@ -133,6 +133,10 @@ def test_latency_is_read_as_written(text: str, least: float, most: float) -> Non
 @pytest.mark.parametrize("make", [
     lambda: latency("soon", random.Random(1)),
     lambda: latency("lognormal:200ms:x", random.Random(1)),
+    lambda: latency("lognormal:200ms:-1", random.Random(1)),
+    lambda: latency("lognormal:200ms:nan", random.Random(1)),
+    lambda: latency("300ms-100ms", random.Random(1)),
+    lambda: latency("-5ms", random.Random(1)),
     lambda: parse_faults("500=often"),
     lambda: FaultPlan((), {"explode": 0.1}, random.Random(1)),
     lambda: FaultPlan(("explode",), {}, random.Random(1)),
