@@ -55,6 +55,7 @@ LEAVE_AT_ONCE = 130
 STUCK = 1
 AFTER_DRAIN = 15.0
 """Seconds that a stop may take beside the drain itself: leaving the group, closing producers."""
+READ_AGAIN = "whoever takes their partitions next reads what is not committed again"
 Say = Callable[[str], None]
 Ready = Callable[[TopicPartition], Awaitable[None]]
 
@@ -129,6 +130,8 @@ class Worker:
         if self._fatal is not None:
             self._say(f"ended by a fatal fault, nothing is lost, offsets stay where they are: {self._fatal!r}")
             return 1
+        left = sum(r.app.runtime.stats.left_at_drain for r in self.running)
+        self._say(f"drained: {left} calls in flight were left, {READ_AGAIN}" if left else "drained: nothing was left in flight")
         return 0
 
     def stop(self) -> None:
@@ -252,7 +255,10 @@ class Worker:
 
         def on_signal(name: str) -> None:
             if self._stop.is_set():
-                os._exit(LEAVE_AT_ONCE)  # the second one: whatever is not committed will be read again
+                calls = sum(r.engine.stats.in_flight for r in self.running)
+                held = sum(r.app.runtime.stats.held_records for r in self.running)
+                self._say(f"{name}: leaving at once with {calls} calls in flight and {held} records held, {READ_AGAIN}")
+                os._exit(LEAVE_AT_ONCE)
             self._say(f"{name}: draining, at most {self._settings.drain_timeout:.0f} s; again to leave at once")
             self._stop.set()
 

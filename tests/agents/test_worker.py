@@ -273,12 +273,14 @@ async def test_a_signal_drains_and_a_second_one_leaves_at_once(
             assert worker.poll() is None
             worker.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(worker.wait, 30) == 130  # one that had waited for its calls would end with 0
+            assert "leaving at once with" in log.read_text("utf-8")
     async with Sandbox(SandboxConfig(latency="0ms")) as answering:
         asks = environment | {"HEADRACE_MODEL_BASE_URL": answering.base_url}
         with process(asks, tmp_path / "second.log", "agents.cli.main", "worker", "product-quality") as worker:
             assert await until_read(kafka.bootstrap, decided, 6) == 6
             worker.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(worker.wait, 60) == 0
+    assert "drained: nothing was left in flight" in (tmp_path / "second.log").read_text("utf-8")
     verify = [sys.executable, "-m", "agents.cli.main", "verify", "product-quality", "--json"]
     done = await asyncio.to_thread(subprocess.run, verify, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -116,6 +116,13 @@ class ApacheKafka:
             raise ConfigError(f"starting Apache Kafka: {lack}")
         libs = gather(self._data_dir, "broker", self._say)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            try:
+                self._lock = hold(self.folder)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"starting Apache Kafka: another broker is running in {self.folder}: use that one, or set HEADRACE_DATA_DIR"
+                ) from None
         for attempt in (1, 2, 3):
             self._choose_ports()
             self._configure()
@@ -150,15 +157,19 @@ class ApacheKafka:
         """End it and remove its folder unless that was given. Safe to call twice."""
         if self._given is not None:
             self.stop()
+            self._release()
             return
         self.kill()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        self._release()
+        self.port, self._controller = self._port or 0, 0
+
+    def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-        self.port, self._controller = self._port or 0, 0
 
     def _choose_ports(self) -> None:
         self.port = self.port or free_port()
@@ -260,9 +271,16 @@ class ApacheKafka:
 
 
 def hold(folder: Path) -> IO[str]:
-    """Mark a folder as in use, for as long as the file is open; that is at most as long as this process lives."""
+    """Mark a folder as in use, for as long as the file is open; that is at most as long as this process lives.
+
+    Raises BlockingIOError where somebody else holds it.
+    """
     lock = (folder / "in-use").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        lock.close()
+        raise
     return lock
 
 

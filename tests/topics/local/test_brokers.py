@@ -93,6 +93,19 @@ def test_apache_kafka_says_why_it_does_not_start(java_tools: None, data_dir: Pat
     broker.close()
 
 
+@pytest.mark.kafka
+def test_two_brokers_do_not_share_a_folder(java_tools: None, data_dir: Path, tmp_path: Path) -> None:
+    """The second is refused before it touches a file of the first; once the folder is let go, it may have it."""
+    with hold(tmp_path):
+        second = ApacheKafka(data_dir, folder=tmp_path)
+        with pytest.raises(ConfigError, match="another broker is running in"):
+            second.start()
+        second.close()
+        assert [path.name for path in tmp_path.iterdir()] == ["in-use"]
+    with ApacheKafka(data_dir, folder=tmp_path) as third:
+        assert third.running
+
+
 def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
     """A folder that a living broker holds stays; one that nobody holds any more goes."""
     held, abandoned = tmp_path / "kafka-held", tmp_path / "kafka-abandoned"
