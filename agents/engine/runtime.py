@@ -19,6 +19,7 @@ from agents.engine.lanes import Lane, Lanes
 from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
+from agents.engine.turns import Turns
 from models.contract import Answer, Question, Scorer
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
@@ -112,6 +113,7 @@ class Engine:
         self._calls: set[asyncio.Task[None]] = set()
         self._waits: set[asyncio.Task[None]] = set()
         self._left: set[asyncio.Future[Any]] = set()
+        self._turns = Turns()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: deque[Lane[Entry]] = deque()
@@ -311,6 +313,18 @@ class Engine:
         finally:
             self.stats.in_flight -= 1
         self._pump()  # the next call leaves before these answers are worked through
+        async with self._turns:
+            again, unanswered = self._conclude(batch, answers)
+            if not unanswered:
+                self._give_back(batch, again)
+                return
+        await self._fall_back(unanswered)
+        self._give_back(batch, again)
+
+    def _conclude(
+        self, batch: list[tuple[Lane[Entry], Entry]], answers: Sequence[Answer[Any]]
+    ) -> tuple[set[Lane[Entry]], list[Entry]]:
+        """Decide what can be decided. Returns the lanes that wait and ask again, and what the fallback has to answer."""
         again: set[Lane[Entry]] = set()
         unanswered: list[Entry] = []
         for (lane, entry), answer in zip(batch, answers, strict=True):
@@ -325,9 +339,7 @@ class Engine:
                 unanswered.append(entry)
             else:
                 self.pipeline.conclude(entry.item, answer)
-        if unanswered:
-            await self._fall_back(unanswered)
-        self._give_back(batch, again)
+        return again, unanswered
 
     async def _answers(self, entries: list[Entry]) -> Sequence[Answer[Any]]:
         """One answer each, within the agent's deadline.

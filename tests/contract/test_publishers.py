@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import MessageSizeTooLargeError
 
 from schemas.errors import BrokerError, Fenced, OutcomeUnknown, RecordTooLarge
@@ -139,6 +140,31 @@ async def test_many_batches_keep_their_order(bench: Bench) -> None:
     await publisher.publish([bench.decision(f"d{i}", 5000) for i in range(100)], bench.receipt("r"), Position(1, ""))
     assert await bench.said() == [f"d{i}" for i in range(100)]
     await publisher.discard()
+
+
+@pytest.mark.kafka
+async def test_a_commit_costs_one_request_of_each_kind(kafka: LocalBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions of 300 KB and their receipt: their partitions are added together, and produced together."""
+    site = await make_site(kafka.bootstrap)
+    publishing = Transactional({"bootstrap_servers": site.bootstrap}, f"{site.name}.group", limits={})
+    publisher = await publishing.open(TopicPartition(site.source, 1))
+    decisions = [Outbound(site.out, b"k", b"x" * 1000, (), "decision") for _ in range(300)]
+    receipt = Outbound(site.receipts, b"r", b"r", (), "audit")
+    await publisher.publish(decisions, receipt, Position(1, ""))  # finds the coordinators and the topics
+    sent: list[str] = []
+    send = AIOKafkaClient.send
+
+    async def counted(self: Any, node: Any, request: Any, **options: Any) -> Any:
+        sent.append(type(request).__name__)
+        return await send(self, node, request, **options)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", counted)
+    await asyncio.sleep(0.5)  # the markers of the first are written: nothing is sent again for them
+    sent.clear()
+    await publisher.publish(decisions, receipt, Position(2, ""))
+    await publisher.discard()
+    kinds = ("AddPartitionsToTxnRequest", "ProduceRequest", "AddOffsetsToTxnRequest", "TxnOffsetCommitRequest", "EndTxnRequest")
+    assert {kind: sent.count(kind) for kind in kinds} == dict.fromkeys(kinds, 1)
 
 
 async def test_a_commit_without_records_still_leaves_its_receipt(bench: Bench) -> None:

@@ -19,7 +19,8 @@ from topics.publish.contract import Limits
 from topics.publish.sizes import BATCH_OVERHEAD, DEFAULT_LIMIT, record_size
 
 log = logging.getLogger(__name__)
-MAX_BATCH = 131_072
+MAX_BATCH = 524_288
+"""Bytes of a batch. A partition has one batch in flight: a commit of several waits for each of them in turn."""
 _FENCING = (
     kafka_errors.ProducerFenced,
     kafka_errors.InvalidProducerEpoch,
@@ -105,13 +106,16 @@ async def send(producer: Any, records: Sequence[Outbound], partition: int, limit
 
     Batches are built here: half the CPU of `producer.send`. Every future is awaited, since `commit_transaction` succeeds
     although a batch failed.
+
+    The topic with the fewest records goes first: behind several full batches its partition would be added to the transaction, and
+    its batch sent, by requests of their own.
     """
     by_topic: dict[str, list[Outbound]] = {}
     for record in records:
         by_topic.setdefault(record.topic, []).append(record)
     confirmed: list[asyncio.Future[Any]] = []
     try:
-        for topic, group in by_topic.items():
+        for topic, group in sorted(by_topic.items(), key=lambda one: len(one[1])):
             await _send_topic(producer, topic, group, partition, limits.get(topic, DEFAULT_LIMIT), confirmed)
     except BaseException:
         for future in confirmed:
