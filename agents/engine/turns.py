@@ -1,7 +1,7 @@
 """Turns: work that takes long for an event loop, one piece after the other with rounds of the loop between them.
 
-64 calls that end together would otherwise have all their answers worked through in one round, and the place of the last would stay
-empty meanwhile. Between two turns everything that is ready runs first: the next calls leave.
+64 calls that end together would otherwise have all their answers worked through in one round, and the place of the last would
+stay empty meanwhile. Between two turns everything that is ready runs first: the next calls leave.
 """
 
 from __future__ import annotations
