@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -12,15 +12,19 @@ from schemas.audit import Call
 from schemas.values import value
 
 A = TypeVar("A", bound=BaseModel)
-Status = Literal["answered", "invalid", "missing", "refused", "timeout", "unavailable", "limited", "rejected"]
+Status = Literal["answered", "invalid", "missing", "refused", "timeout", "unavailable", "limited", "rejected", "budget"]
 
 
 @value
 class Question:
-    """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see."""
+    """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see.
+
+    `partition` is the source partition, which shares of limits and budgets go by.
+    """
 
     decision_id: str
     features: BaseModel
+    partition: int = 0
 
 
 @value
@@ -28,7 +32,9 @@ class Answer(Generic[A]):
     """What came back about one record.
 
     `value` is there exactly if `status` is "answered". `raw` is what was said before validation, for the audit. `why` is
-    for a person. `tier` says what kind of thing answered; `position` is the record's place in its call.
+    for a person. `tier` says what kind of thing answered; `position` is the record's place in its call. `tiers` is the way there
+    through a cascade, `cache` how a cache had it ("hit", or "shared" with a question asked at the same time), `endpoint` where
+    the model is.
     """
 
     status: Status
@@ -40,6 +46,9 @@ class Answer(Generic[A]):
     position: int | None = None
     model_requested: str | None = None
     model_returned: str | None = None
+    tiers: tuple[str, ...] = ()
+    cache: Literal["hit", "shared"] | None = None
+    endpoint: str | None = None
 
 
 class Scorer(Protocol):
@@ -63,6 +72,19 @@ class Scorer(Protocol):
 
     async def close(self) -> None:
         """Give connections back. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A Scorer that may be full. Whoever asks looks first: a question that is not asked yet has its whole deadline before it."""
+
+    def room(self) -> bool:
+        """Whether a call made now would leave soon."""
+        ...
+
+    def on_room(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, in the event loop, whenever there is room again. One listener: the last one given."""
         ...
 
 

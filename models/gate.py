@@ -1,0 +1,78 @@
+"""Gate: what stands before every HTTP request to a model and learns how it ended: breaker, budget, admission.
+
+    asking -> gate.enter(asking, deadline) -> the request leaves -> leave(ended)
+
+A gate keeps its mechanism in a pure class that is given the time; the gate itself only waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from models.contract import Status
+from schemas.audit import Tokens
+
+End = Literal["served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent"]
+"""How a request ended. "served" is any chat completion, whatever it says; "limited" is a 429 for the rate, "exhausted" one for
+quota or billing; "rejected" any other 4xx (401, 403, 404, 400) or a redirect; "protocol" a 200 that is no completion; "unsent"
+did not leave, since a later gate or the deadline forbade it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request that is about to leave.
+
+    `input_tokens` is an estimate, `output_tokens` the limit that the request sets. `partitions` counts its records by source
+    partition. `again` says that the same request came back from a 429: it was first in line before, and is so still.
+    """
+
+    agent: str
+    input_tokens: int
+    output_tokens: int
+    partitions: Mapping[int, int]
+    again: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """What is reserved: input and output."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a request.
+
+    `tokens` is what the endpoint reported; None where it reported nothing: a request that left then counts with all it had
+    reserved. `seconds` from leaving to the end. `retry_after` in seconds. `headers` are the response's `x-ratelimit-*` headers,
+    in lower case, as they came: hints that may be absent, 0 or -1. `status` is the HTTP status, where there was one.
+    """
+
+    kind: End
+    tokens: Tokens | None = None
+    seconds: float = 0.0
+    retry_after: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int | None = None
+
+
+class Refused(Exception):
+    """The request must not leave. `status` and `why` go into the answers."""
+
+    def __init__(self, status: Status, why: str) -> None:
+        super().__init__(why)
+        self.status: Status = status
+        self.why = why
+
+
+Leave = Callable[[Ended], None]
+"""Called exactly once for every entry, also when the request was cancelled."""
+
+
+class Gate(Protocol):
+    """Asked in the order given, told in reverse order."""
+
+    async def enter(self, asking: Asking, deadline: float) -> Leave:
+        """Wait for a place until `deadline` (loop time). Raises Refused, or TimeoutError at the deadline."""
+        ...
