@@ -1,104 +1,97 @@
 """ChatScorer: asks a language model behind any OpenAI-compatible endpoint, and believes nothing that comes back unchecked.
 
 One call of `score` is one request in the ordinary case. Around it, inside the same deadline:
-- a request that failed in passing (no connection, 5xx, 408, 409) is sent again at most twice, after a random pause;
-- a 429 waits as long as the endpoint asks, if that is before the deadline;
-- what is missing or invalid in an answer is asked again once: alone, in halves where the reply was cut or the batch too long,
-  one by one where the batch was refused, so that one record's text can not take its neighbours' answers.
-Admission, breaker, cascade, cache and budget are wrappers around this Scorer, not parts of it.
+- a request that failed in passing (no connection, 5xx, 408, 409) is sent again at most twice, after a random pause, if the
+  line's retry budget allows it;
+- a 429 goes back through the gates, first in line, and costs no attempt;
+- what is missing or invalid in an answer is asked again once;
+- a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
+  record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more.
+Records stand in the request in an order drawn by lot, and the Call names the seed: a model that judges the last of a list worse
+than the first judges nobody worse for ever (BatchPrompt, ICLR 2024, has what the position does).
+
+Admission, breaker and budget are gates of the line (models/gate.py); cascade, cache and masking are Scorers around this one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from models.align import Aligned, align
+from models.call_draft import CallDraft
 from models.completion import Completion, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
-from models.endpoint import Endpoint
-from models.failures import Exhausted, Filtered, Overflow, error_body
+from models.failures import Exhausted, Filtered, Overflow, error_body, rate_headers
+from models.gate import Asking, End, Ended, Refused
+from models.line import Line
+from models.passage import Passage
 from models.prompt import PromptBuilder, Request, Unwritable
-from schemas.audit import Call, CallStatus, Tokens
+from schemas.audit import CallStatus, Tokens
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
-from schemas.wire import rfc3339
 
 A = TypeVar("A", bound=BaseModel)
 
 _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _ADAPTABLE = (400, 422)
-
-
-@dataclass(slots=True)
-class _Audit:
-    """What becomes a Call when the request ends."""
-
-    call_id: str
-    attempt: int
-    queued_ms: int
-    sent_ms: int | None = None
-    first_ms: int | None = None
-    status: CallStatus = "cancelled"
-    error: str | None = None
-    body: bytes | None = None
-    completion: Completion | None = None
+_SEEDS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class _Round(Generic[A]):
-    """Answers to one request's questions, and the groups of indices worth asking again."""
+    """Answers to the questions of one request, in the order in which `score` got them, and what to do about the rest.
+
+    "again": ask once more about those without an answer; "split": the same, in halves.
+    """
 
     answers: list[Answer[A]]
-    again: list[list[int]]
+    then: Literal["done", "again", "split"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Questions in the order in which they stand in a request; `order[i]` is the place of the i-th among those of `score`."""
+
+    questions: list[Question]
+    order: list[int]
+    seed: int | None
 
 
 class ChatScorer(Generic[A]):
-    """A Scorer of tier "model". Raises ConfigError when made with an Ask, URL or key that can not work.
+    """A Scorer of tier "model". Raises ConfigError when made with an Ask that can not be sent.
 
-    `on_call` gets a Call for every HTTP request when it ends, whatever became of it. `concurrency` bounds the requests in
-    flight; waiting for a place counts towards the deadline. `clock` gives epoch milliseconds, `chance` numbers in [0, 1).
+    `line` is the model it asks, shared with other agents. `on_call` gets a Call for every HTTP request when it ends, whatever
+    became of it.
     """
 
     def __init__(
-        self,
-        ask: Ask[A],
-        *,
-        base_url: str,
-        api_key: str | None,
-        model: str,
-        agent: str,
-        on_call: CallSink = ignore,
-        concurrency: int = 64,
-        manifest: str | None = None,
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        chance: Callable[[], float] = random.random,
+        self, ask: Ask[A], line: Line, *, agent: str, on_call: CallSink = ignore, manifest: str | None = None
     ) -> None:
         self._answer = ask.answer
-        self._prompt = PromptBuilder(ask, model)
-        self._endpoint = Endpoint(base_url, api_key, connections=concurrency, clock=clock)
-        self._slots = asyncio.Semaphore(concurrency)
-        self._dialect = Dialect()
-        self._model, self._agent, self._manifest, self._on_call = model, agent, manifest, on_call
-        self._clock, self._chance = clock, chance
+        self._prompt = PromptBuilder(ask, line.model)
+        self._line = line
+        self._agent, self._manifest, self._on_call = agent, manifest, on_call
+        self._closed = False
+        line.hold()
 
     @property
     def name(self) -> str:
         """The model asked for."""
-        return self._model
+        return self._line.model
 
     async def close(self) -> None:
-        """Close the connections. Safe to call twice."""
-        await self._endpoint.close()
+        """Let go of the line. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            await self._line.close()
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[A]]:
         """One answer per question in order, before `deadline` (loop time)."""
@@ -108,70 +101,118 @@ class ChatScorer(Generic[A]):
             return await self._score(questions, deadline)
         except Unwritable as fault:
             # Raised while the request was built, before anything was sent: the others are asked without these.
-            unsent: Answer[A] = Answer("invalid", why="the features can not be written as JSON", model_requested=self._model)
-            answers = dict.fromkeys(fault.places, unsent)
-            rest = [place for place in range(len(questions)) if place not in answers]
-            answers |= zip(rest, await self.score([questions[place] for place in rest], deadline), strict=True)
-            return [answers[place] for place in range(len(questions))]
+            bad = {id(question) for question in fault.questions}
+            rest = [question for question in questions if id(question) not in bad]
+            answered = iter(await self.score(rest, deadline))
+            unsent: Answer[A] = Answer("invalid", why="the features can not be written as JSON", model_requested=self._line.model)
+            return [unsent if id(question) in bad else next(answered) for question in questions]
 
     async def _score(self, questions: Sequence[Question], deadline: float) -> list[Answer[A]]:
-        first = await self._ask(questions, deadline)
-        answers = first.answers
-        if first.again and asyncio.get_running_loop().time() < deadline:
-            rounds = await asyncio.gather(*(self._ask([questions[i] for i in group], deadline) for group in first.again))
-            for group, later in zip(first.again, rounds, strict=True):
-                for index, answer in zip(group, later.answers, strict=True):
-                    answers[index] = _later(answers[index], answer)
-        return answers
+        first = list(range(len(questions)))
+        answers = dict[int, Answer[A]]()
+        repeated = set[int]()
+        groups = [first]
+        while groups:
+            rounds = await asyncio.gather(*(self._ask([questions[i] for i in group], deadline) for group in groups))
+            later: list[list[int]] = []
+            for group, found in zip(groups, rounds, strict=True):
+                for index, answer in zip(group, found.answers, strict=True):
+                    answers[index] = _later(answers[index], answer) if index in answers else answer
+                rest = [index for index, answer in zip(group, found.answers, strict=True) if answer.status != "answered"]
+                if found.then == "split" and len(group) > 1:
+                    later += _halves(rest)
+                elif found.then == "again":
+                    rest = [index for index in rest if index not in repeated]
+                    repeated.update(rest)
+                    later += [rest] if rest else []
+            groups = later if asyncio.get_running_loop().time() < deadline else []
+        return [answers[index] for index in first]
 
     async def _ask(self, questions: Sequence[Question], deadline: float) -> _Round[A]:
         """One request about all of `questions`, sent again while that can help."""
-        queued, dialect, attempt, failures = self._clock(), self._dialect, 0, 0
-        request = self._prompt.build(questions, dialect)
+        line, loop = self._line, asyncio.get_running_loop()
+        batch = self._shuffled(questions)
+        queued, dialect, attempt, failures, limited = line.clock(), line.dialect, 0, 0, False
+        request = self._prompt.build(batch.questions, dialect)
         while True:
             attempt += 1
-            audit = _Audit(secrets.token_hex(16), attempt, queued)
+            draft = CallDraft(attempt, queued, batch.seed)
             try:
-                completion, aligned = await self._exchange(request, dialect, questions, audit, deadline)
+                completion, aligned = await self._exchange(request, dialect, batch, draft, deadline, limited)
+            except Refused as refused:
+                return self._failed(batch, refused.status, refused.why, draft)
             except TimeoutError:
-                return self._failed(questions, "timeout", "no answer before the deadline", audit)
+                if limited and draft.sent_ms is None:
+                    return self._failed(batch, "limited", "the endpoint limits the rate, and the deadline came first", draft)
+                return self._failed(batch, "timeout", "no answer before the deadline", draft)
             except ModelError as error:
                 other = self._adapted(dialect, error)
                 if other is not None:
-                    dialect, request = other, self._prompt.build(questions, other)
+                    dialect, request = other, self._prompt.build(batch.questions, other)
                     continue
+                if isinstance(error, ModelLimited) and not isinstance(error, Exhausted):
+                    limited = True
+                    if loop.time() + (error.retry_after or 0.0) < deadline:
+                        continue
                 failures += 1
                 pause = self._pause(error, failures, deadline)
                 if pause is None:
-                    return self._given_up(questions, error, audit)
+                    return self._given_up(batch, error, draft)
                 await asyncio.sleep(pause)
             else:
-                self._dialect = dialect  # only now: an endpoint that still refuses was not helped by asking differently
-                return self._aligned(questions, completion, aligned, audit)
+                line.dialect = dialect  # only now: an endpoint that still refuses was not helped by asking differently
+                return self._aligned(batch, completion, aligned, draft)
+
+    def _shuffled(self, questions: Sequence[Question]) -> _Batch:
+        order = list(range(len(questions)))
+        if len(order) == 1:
+            return _Batch(list(questions), order, None)
+        seed = int(self._line.chance() * _SEEDS)
+        random.Random(seed).shuffle(order)  # noqa: S311  # repeatable from the seed in the Call, on purpose
+        return _Batch([questions[place] for place in order], order, seed)
 
     async def _exchange(
-        self, request: Request, dialect: Dialect, questions: Sequence[Question], audit: _Audit, deadline: float
+        self, request: Request, dialect: Dialect, batch: _Batch, draft: CallDraft, deadline: float, again: bool
     ) -> tuple[Completion, Aligned[A]]:
-        """One HTTP request, from waiting for a place to its Call. Raises TimeoutError or ModelError."""
+        """One HTTP request, from the gates to its Call. Raises Refused, TimeoutError or ModelError."""
+        line, loop = self._line, asyncio.get_running_loop()
+        asking = Asking(
+            self._agent, line.tokens.tokens(len(request.body)), request.reserved,
+            Counter(question.partition for question in batch.questions), again,
+        )  # fmt: skip
         try:
-            async with asyncio.timeout_at(deadline), self._slots:
-                audit.sent_ms = self._clock()
-                reply = await self._endpoint.post(request.body)
-            audit.first_ms, audit.body = reply.first_ms, reply.body
-            completion = audit.completion = read_completion(reply.body)
+            async with asyncio.timeout_at(deadline), Passage(line.gates, asking, deadline) as passage:
+                draft.sent_ms, sent_at = line.clock(), loop.time()
+                passage.ended = Ended("timeout")  # until it is known to have ended otherwise, it counts as cut off
+                if draft.attempt == 1:
+                    line.retries.sent()
+                try:
+                    reply = await line.endpoint.post(request.body)
+                    draft.first_ms, draft.body = reply.first_ms, reply.body
+                    completion = draft.completion = read_completion(reply.body)
+                except ModelError as error:
+                    passage.ended = _ended(error, loop.time() - sent_at)
+                    raise
+                passage.ended = Ended("served", _reported(completion.tokens), loop.time() - sent_at, None, reply.headers, 200)
+            line.tokens.learn(len(request.body), completion.tokens.input)
             aligned = align(completion.content, request.ids, self._answer)
-            audit.status = "refused" if completion.refused else "ok" if aligned.whole and not completion.cut else "partial"
-            audit.error = _summary(completion, aligned)
+            draft.replied(completion, aligned)
             return completion, aligned
         except TimeoutError:
-            audit.status, audit.error = "timeout", "no answer before the deadline"
+            draft.status, draft.error = "timeout", "no answer before the deadline"
             raise
         except ModelError as error:
-            audit.status, audit.error = _call_status(error), str(error)
+            draft.status, draft.error = _call_status(error), str(error)
             raise
         finally:
-            if audit.sent_ms is not None:
-                self._on_call(self._call(audit, request, dialect, questions))
+            if draft.sent_ms is not None:
+                parameters = {**self._prompt.parameters(dialect), dialect.limit: request.reserved}
+                self._on_call(
+                    draft.call(
+                        request, batch.questions, agent=self._agent, manifest=self._manifest, endpoint=line.where,
+                        model=line.model, parameters=parameters, done_ms=line.clock(),
+                    )
+                )  # fmt: skip
 
     def _adapted(self, dialect: Dialect, error: ModelError) -> Dialect | None:
         if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Overflow | Filtered):
@@ -180,84 +221,60 @@ class ChatScorer(Generic[A]):
 
     def _pause(self, error: ModelError, failures: int, deadline: float) -> float | None:
         """Seconds to wait before the same request is sent again; None where that would not help or come too late."""
-        pause = self._chance() * min(_LONGEST_PAUSE, _PAUSE * 2.0**failures)
-        if isinstance(error, ModelLimited) and error.retry_after:
-            # A little more than asked for, so that those who were limited together do not come back together.
-            pause += error.retry_after
-        elif not isinstance(error, ModelUnavailable | ModelLimited) or isinstance(error, Exhausted) or failures >= _TRIES:
+        if not isinstance(error, ModelUnavailable) or failures >= _TRIES:
             return None
-        return pause if asyncio.get_running_loop().time() + pause < deadline else None
+        pause = self._line.chance() * min(_LONGEST_PAUSE, _PAUSE * 2.0**failures)
+        if asyncio.get_running_loop().time() + pause >= deadline or not self._line.retries.may_retry():
+            return None
+        return pause
 
-    def _aligned(self, questions: Sequence[Question], completion: Completion, aligned: Aligned[A], audit: _Audit) -> _Round[A]:
-        indices = list(range(len(questions)))
+    def _aligned(self, batch: _Batch, completion: Completion, aligned: Aligned[A], draft: CallDraft) -> _Round[A]:
         if completion.refused:
-            failed = self._failed(questions, "refused", f"the model refused: {completion.refused}", audit)
-            return _Round(failed.answers, [[i] for i in indices] if len(indices) > 1 else [])
+            return self._failed(batch, "refused", f"the model refused: {completion.refused}", draft, "split")
         answers: list[Answer[A]] = []
         for position, item in enumerate(aligned.items):
             why = f"{item.why}; the reply was cut at its token limit" if completion.cut and item.why else item.why
-            answers.append(self._make(item.status, audit, position, why, value=item.value, raw=item.raw))
-        rest = [i for i in indices if answers[i].status != "answered"]
-        if not completion.cut:
-            return _Round(answers, [rest] if rest else [])
+            answers.append(self._make(item.status, draft, position, why, value=item.value, raw=item.raw))
         # The same request would be cut at the same place; half of it may fit. One record alone was cut by its own limit.
-        return _Round(answers, _halves(rest) if len(indices) > 1 else [])
+        return _Round(_back(batch, answers), "split" if completion.cut else "again")
 
-    def _given_up(self, questions: Sequence[Question], error: ModelError, audit: _Audit) -> _Round[A]:
-        several = list(range(len(questions))) if len(questions) > 1 else []
+    def _given_up(self, batch: _Batch, error: ModelError, draft: CallDraft) -> _Round[A]:
         # A record that alone is longer than the context is itself the fault: waiting for a better day would not shorten it.
-        status = "invalid" if isinstance(error, Overflow) and not several else _answer_status(error)
-        failed = self._failed(questions, status, str(error), audit)
+        alone = len(batch.order) == 1
+        status = "invalid" if isinstance(error, Overflow) and alone else _answer_status(error)
         if isinstance(error, ModelProtocolError):
-            return _Round(failed.answers, [list(range(len(questions)))])
-        if isinstance(error, Filtered):
-            return _Round(failed.answers, [[i] for i in several])
-        return _Round(failed.answers, _halves(several) if isinstance(error, Overflow) else [])
+            return self._failed(batch, status, str(error), draft, "again")
+        return self._failed(batch, status, str(error), draft, "split" if isinstance(error, Filtered | Overflow) else "done")
 
-    def _failed(self, questions: Sequence[Question], status: Status, why: str, audit: _Audit) -> _Round[A]:
-        return _Round([self._make(status, audit, position, why) for position in range(len(questions))], [])
+    def _failed(
+        self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Literal["done", "again", "split"] = "done"
+    ) -> _Round[A]:
+        return _Round(_back(batch, [self._make(status, draft, position, why) for position in range(len(batch.order))]), then)
 
     def _make(
-        self, status: Status, audit: _Audit, position: int, why: str, *, value: A | None = None, raw: Any = None
+        self, status: Status, draft: CallDraft, position: int, why: str, *, value: A | None = None, raw: Any = None
     ) -> Answer[A]:
-        sent = audit.sent_ms is not None
+        sent = draft.sent_ms is not None
         return Answer(
             status=status,
             value=value,
             tier="model",
             why=why,
             raw=raw,
-            call_id=audit.call_id if sent else None,
+            call_id=draft.call_id if sent else None,
             position=position if sent else None,
-            model_requested=self._model,
-            model_returned=audit.completion.model if audit.completion else None,
+            model_requested=self._line.model,
+            model_returned=draft.completion.model if draft.completion else None,
+            endpoint=self._line.where,
         )
 
-    def _call(self, audit: _Audit, request: Request, dialect: Dialect, questions: Sequence[Question]) -> Call:
-        completion = audit.completion
-        return Call(
-            call_id=audit.call_id,
-            agent=self._agent,
-            attempt=audit.attempt,
-            manifest=self._manifest,
-            endpoint=self._endpoint.where,
-            parameters={**self._prompt.parameters(dialect), dialect.limit: request.reserved},
-            model_requested=self._model,
-            model_returned=completion.model if completion else None,
-            request_hash=sha256(request.body).hexdigest(),
-            response_hash=sha256(audit.body).hexdigest() if audit.body is not None else None,
-            records=[question.decision_id for question in questions],
-            nonce=request.nonce,
-            status=audit.status,
-            error=audit.error,
-            finish_reason=completion.finish_reason if completion else None,
-            tokens_reserved=request.reserved,
-            tokens=completion.tokens if completion else Tokens(),
-            queued_at=rfc3339(audit.queued_ms),
-            sent_at=rfc3339(audit.sent_ms),
-            first_at=rfc3339(audit.first_ms),
-            done_at=rfc3339(self._clock()),
-        )
+
+def _back(batch: _Batch, answers: list[Answer[A]]) -> list[Answer[A]]:
+    """From the order of the request to the order of the questions."""
+    found = list(answers)
+    for answer, place in zip(answers, batch.order, strict=True):
+        found[place] = answer
+    return found
 
 
 def _later(before: Answer[A], after: Answer[A]) -> Answer[A]:
@@ -268,6 +285,24 @@ def _later(before: Answer[A], after: Answer[A]) -> Answer[A]:
 def _halves(indices: list[int]) -> list[list[int]]:
     middle = (len(indices) + 1) // 2
     return [half for half in (indices[:middle], indices[middle:]) if half]
+
+
+def _reported(tokens: Tokens) -> Tokens | None:
+    """What an endpoint counted; None where it counted nothing, which is not the same as nothing used."""
+    return tokens if tokens.input or tokens.output else None
+
+
+def _ended(error: ModelError, seconds: float) -> Ended:
+    kind: End = "unavailable"
+    if isinstance(error, ModelLimited):
+        kind = "exhausted" if isinstance(error, Exhausted) else "limited"
+    elif isinstance(error, ModelRejected):
+        kind = "rejected"
+    elif isinstance(error, ModelProtocolError):
+        kind = "protocol"
+    hint = error.retry_after if isinstance(error, ModelLimited) else None
+    status = error.status if isinstance(error, ModelRejected) else None
+    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status)
 
 
 def _answer_status(error: ModelError) -> Status:
@@ -284,12 +319,3 @@ def _call_status(error: ModelError) -> CallStatus:
         return "protocol"
     status = _answer_status(error)
     return status if status in ("refused", "limited", "rejected") else "unavailable"
-
-
-def _summary(completion: Completion, aligned: Aligned[Any]) -> str | None:
-    """What was wrong with a reply, in counts; None where nothing was."""
-    if completion.refused:
-        return completion.refused
-    counts = {status: sum(item.status == status for item in aligned.items) for status in ("invalid", "missing")}
-    counts |= {"foreign": aligned.foreign, "duplicate": aligned.duplicates, "cut": int(completion.cut)}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or None

@@ -7,8 +7,8 @@ one total deadline.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +16,7 @@ import aiohttp
 import httpx2
 import openai
 
-from models.failures import TRANSPORT, BodyTooLarge, place
+from models.failures import TRANSPORT, BodyTooLarge, place, rate_hints
 from schemas.errors import ConfigError
 
 _PATH = "/chat/completions"
@@ -27,10 +27,11 @@ _FIRST = "headrace_first_ms"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response with status 200. `first_ms` is when its headers came, by the clock given."""
+    """A response with status 200. `first_ms` is when its headers came, by the clock given; `headers` those of rate limits."""
 
     body: bytes
     first_ms: int | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -113,7 +114,7 @@ class Endpoint:
             response = await self._client.post(_PATH, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
         except TRANSPORT as error:
             raise place(error) from error
-        return Reply(response.content, response.extensions.get(_FIRST))
+        return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))
 
     async def models(self) -> Reply:
         """Read the list of models. Raises ModelError; has no deadline of its own."""

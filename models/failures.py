@@ -94,6 +94,17 @@ def error_body(error: BaseException | None) -> dict[str, Any]:
     return {"message": body} if isinstance(body, str) else {}
 
 
+def rate_headers(error: BaseException | None) -> dict[str, str]:
+    """The `x-ratelimit-*` headers of the response that an SDK error came from; none where there was no response."""
+    response = getattr(error, "response", None)
+    return rate_hints(response.headers) if isinstance(response, httpx2.Response) else {}
+
+
+def rate_hints(headers: httpx2.Headers) -> dict[str, str]:
+    """The headers of a response that speak of rate limits, names in lower case."""
+    return {name: value for name, value in headers.items() if name.startswith("x-ratelimit-")}
+
+
 def _make(kind: type[ModelError], message: str, status: int = 0) -> ModelError:
     return ModelRejected(message, status=status) if kind is ModelRejected else kind(message)
 

@@ -49,11 +49,11 @@ class Request:
 
 
 class Unwritable(Exception):
-    """The features of the questions at `places` can not be written as JSON."""
+    """The features of `questions` can not be written as JSON."""
 
-    def __init__(self, places: list[int]) -> None:
-        super().__init__(f"writing features: {len(places)} records can not be written as JSON")
-        self.places = places
+    def __init__(self, questions: list[Question]) -> None:
+        super().__init__(f"writing features: {len(questions)} records can not be written as JSON")
+        self.questions = questions
 
 
 class PromptBuilder(Generic[A]):
@@ -128,17 +128,17 @@ def _data(questions: Sequence[Question], nonce: str, ids: Sequence[str]) -> byte
 
 
 def _one_by_one(questions: Sequence[Question], ids: Sequence[str]) -> list[dict[str, Any]]:
-    records, places = [], []
+    records, bad = [], []
     for place, question in enumerate(questions):
         try:
             record = {"id": ids[place], "features": _writable(shown(question.features))}
             orjson.dumps(record)
         except (TypeError, ValueError):
-            places.append(place)
+            bad.append(question)
         else:
             records.append(record)
-    if places:
-        raise Unwritable(places)
+    if bad:
+        raise Unwritable(bad)
     return records
 
 

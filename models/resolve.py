@@ -7,6 +7,7 @@ from typing import Any
 from models.chat import ChatScorer
 from models.contract import Ask, CallSink, Scorer, ignore
 from models.instant import NoModel
+from models.line import Line
 
 
 def resolve(
@@ -28,13 +29,5 @@ def resolve(
         return scorer
     if base_url is None:
         return NoModel()
-    return ChatScorer(
-        scorer,
-        base_url=base_url,
-        api_key=api_key,
-        model=model,
-        agent=agent,
-        on_call=on_call,
-        concurrency=concurrency,
-        manifest=manifest,
-    )
+    line = Line(base_url, api_key, model, connections=concurrency)
+    return ChatScorer(scorer, line, agent=agent, on_call=on_call, manifest=manifest)

@@ -49,9 +49,14 @@ TABLE = [
     ("reordered", ("reordered",), OK3, ["ok"]),
     ("out of range for good", ("range", "range"), ["invalid", "answered", "answered"], ["partial"] * 2),
     ("wrong types", ("types",), OK3, ["partial", "ok"]),
-    ("refused once", ("refusal",), OK3, ["refused", "ok", "ok", "ok"]),
-    ("one refused", ("refusal", "", "refusal", ""), ["answered", "refused", "answered"], ["refused", "ok", "refused", "ok"]),
-    ("filtered", ("content_filter",), OK3, ["refused", "ok", "ok", "ok"]),
+    ("refused once", ("refusal",), OK3, ["refused", "ok", "ok"]),
+    (
+        "one refused",
+        ("refusal", "refusal", "", "refusal", ""),
+        ["answered", "refused", "answered"],
+        ["refused", "refused", "ok", "refused", "ok"],
+    ),
+    ("filtered", ("content_filter",), OK3, ["refused", "ok", "ok"]),
     ("cut", ("length",), OK3, ["partial", "ok", "ok"]),
 ]
 

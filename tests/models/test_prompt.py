@@ -82,7 +82,7 @@ def test_features_that_can_not_be_written_are_named() -> None:
     asked = [*questions(2), Question("d", Raw(data=b"\xff")), *questions(1)]
     with pytest.raises(Unwritable) as caught:
         PromptBuilder(ASK, "m").build(asked, Dialect())
-    assert caught.value.places == [2]
+    assert caught.value.questions == [asked[2]]
 
 
 def test_ids_differ_between_requests_and_tell_nothing() -> None:

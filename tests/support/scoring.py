@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from models.chat import ChatScorer
 from models.contract import Ask, Question
+from models.line import Line
 from schemas.audit import Call
 from schemas.marks import Untrusted
 
@@ -39,8 +40,16 @@ def questions(count: int) -> list[Question]:
 def chat(base_url: str, calls: list[Call] | None = None, **options: Any) -> ChatScorer[Judged]:
     """A chat scorer of ASK that collects its Calls in `calls`; pauses are short, since chance is near zero."""
     collected: list[Call] = [] if calls is None else calls
-    settings: dict[str, Any] = {"api_key": "sk-test-secret", "model": "m", "agent": "test", "chance": lambda: 0.01}
-    return ChatScorer(ASK, base_url=base_url, on_call=collected.append, **(settings | options))
+    agent, manifest = options.pop("agent", "test"), options.pop("manifest", None)
+    line = line_to(base_url, **options)
+    return ChatScorer(ASK, line, agent=agent, manifest=manifest, on_call=collected.append)
+
+
+def line_to(base_url: str, **options: Any) -> Line:
+    """A line to a server of a test."""
+    settings: dict[str, Any] = {"api_key": "sk-test-secret", "model": "m", "chance": lambda: 0.01} | options
+    settings["connections"] = settings.pop("concurrency", 64)
+    return Line(base_url, **settings)
 
 
 def soon(seconds: float) -> float:

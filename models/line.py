@@ -1,0 +1,85 @@
+"""Line: one model behind one endpoint, shared by every agent of a process that asks it.
+
+It holds what belongs to the endpoint and not to the question: connections, the gates before each request, what the endpoint was
+found to understand, how its tokens relate to bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from models.dialect import Dialect
+from models.endpoint import Endpoint
+from models.estimate import TokenEstimate
+from models.gate import Gate
+from models.slots import Slots
+
+
+class Retries(Protocol):
+    """Says whether one more retry may be spent on an endpoint that has just failed."""
+
+    def sent(self) -> None:
+        """A request left that was no retry."""
+        ...
+
+    def may_retry(self) -> bool:
+        """Whether a failed request may be sent again; True takes it."""
+        ...
+
+
+class Unlimited:
+    """Every retry is allowed: each request is bounded by its own number of tries."""
+
+    def sent(self) -> None:
+        """Nothing is counted."""
+
+    def may_retry(self) -> bool:
+        """Always."""
+        return True
+
+
+class Line:
+    """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
+
+    `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `dialect` and
+    `tokens` are learned from the answers. A line is closed when the last of those who `hold` it has let go.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        model: str,
+        *,
+        gates: Sequence[Gate] = (),
+        retries: Retries | None = None,
+        connections: int = 64,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.model = model
+        self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock)
+        self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
+        self.retries: Retries = retries or Unlimited()
+        self.dialect = Dialect()
+        self.tokens = TokenEstimate()
+        self.clock, self.chance = clock, chance
+        self._holders = 0
+
+    @property
+    def where(self) -> str:
+        """The endpoint, without credentials."""
+        return self.endpoint.where
+
+    def hold(self) -> None:
+        """One more uses it."""
+        self._holders += 1
+
+    async def close(self) -> None:
+        """One less uses it; the last closes the connections."""
+        self._holders -= 1
+        if self._holders <= 0:
+            await self.endpoint.close()
