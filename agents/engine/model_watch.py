@@ -7,11 +7,11 @@ would say so. Said seldom: a model that is away for an hour is asked a thousand 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents.engine.log_repeats import Repeats
-from models.contract import Answer, Question, Scorer
+from models.contract import Answer, Paced, Question, Scorer
 from models.probe import probe_model
 from schemas.errors import ConfigError
 
@@ -69,6 +69,15 @@ class Watched:
                 self._watch.warn(f"agent {self._agent}: the model {self.name} gives no answers ({self._otherwise}): {why}")
                 break
         return answers
+
+    def room(self) -> bool:
+        """As the scorer within; one that is not paced always has room."""
+        return not isinstance(self._inner, Paced) or self._inner.room()
+
+    def on_room(self, tell: Callable[[], None]) -> None:
+        """As the scorer within."""
+        if isinstance(self._inner, Paced):
+            self._inner.on_room(tell)
 
     async def close(self) -> None:
         """As the scorer within."""

@@ -20,13 +20,13 @@ from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from agents.engine.turns import Turns
-from models.contract import Answer, Question, Scorer
+from models.contract import Answer, Paced, Question, Scorer
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
 from topics.handover import OwnedPartition, Slot, TopicPartition
 
 Agent = DecisionAgent[Any, Any, Any]
-CURABLE = frozenset({"timeout", "unavailable", "limited", "rejected"})
+CURABLE = frozenset({"timeout", "unavailable", "limited", "rejected", "budget"})
 """What an agent that waits for an answer waits out; the rest is about the record itself and would be the same next time."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 MOST_REJECTIONS = 12
@@ -116,6 +116,9 @@ class Engine:
         self._turns = Turns()
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._paced = scorer if isinstance(scorer, Paced) else None
+        if self._paced is not None:
+            self._paced.on_room(self._on_timer)
         self._due: deque[Lane[Entry]] = deque()
 
     @property
@@ -282,7 +285,7 @@ class Engine:
     def _pump(self) -> None:
         """Send what is due while calls are allowed; arm the timer for the rest."""
         loop = asyncio.get_running_loop()
-        while not self._paused and self.stats.in_flight < self.agent.in_flight and self._batcher.due(loop.time()):
+        while self._may_ask() and self._batcher.due(loop.time()):
             batch = self._batcher.take(_weight, self._askable)
             self.stats.in_flight += 1
             self._start(self._ask(batch), self._calls)
@@ -290,8 +293,14 @@ class Engine:
             self._timer.cancel()
             self._timer = None
         at = self._batcher.flush_at()
-        if at is not None and not self._paused and self.stats.in_flight < self.agent.in_flight:
+        if at is not None and self._may_ask():
             self._timer = loop.call_at(at, self._on_timer)
+
+    def _may_ask(self) -> bool:
+        """Whether a call may start. One that would only queue at its endpoint waits here, where its deadline does not run yet."""
+        if self._paused or self.stats.in_flight >= self.agent.in_flight:
+            return False
+        return self._paced is None or self._paced.room()
 
     def _on_timer(self) -> None:
         """A callback of the loop has nobody to raise to."""
@@ -349,8 +358,15 @@ class Engine:
         """
         self.stats.batches += 1
         self.stats.asked += len(entries)
-        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
-        return await self._score(self._scorer, questions, self._seconds)
+        return await self._score(self._scorer, self._questions(entries), self._seconds)
+
+    def _questions(self, entries: list[Entry]) -> list[Question]:
+        identify = self.pipeline.identify
+        return [
+            Question(identify(e.item), e.item.features, e.record.partition.tp.partition)
+            for e in entries
+            if e.item.features is not None
+        ]
 
     async def _score(self, scorer: Scorer, questions: list[Question], seconds: float) -> Sequence[Answer[Any]]:
         """What a scorer says within `seconds`. One that overstays is left: it would hold its lanes, and every drain, for ever."""
@@ -377,8 +393,7 @@ class Engine:
 
     async def _fall_back(self, entries: list[Entry]) -> None:
         assert self._fallback is not None
-        questions = [Question(self.pipeline.identify(e.item), e.item.features) for e in entries if e.item.features is not None]
-        answers = await self._score(self._fallback, questions, FALLBACK_SECONDS)
+        answers = await self._score(self._fallback, self._questions(entries), FALLBACK_SECONDS)
         for entry, answer in zip(entries, answers, strict=True):
             self.pipeline.conclude(entry.item, answer, fallback=True)
 

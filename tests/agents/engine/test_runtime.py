@@ -419,3 +419,51 @@ async def test_a_fallback_that_hangs_is_left_too(monkeypatch: pytest.MonkeyPatch
     async with asyncio.timeout(60):
         found = await outcomes(agent, [order("a")], scorer, fallback=Hangs())
     assert verdicts(found) == ["review"]
+
+
+async def test_while_a_scorer_is_full_nothing_is_asked_and_no_deadline_runs() -> None:
+    """Records wait with the engine, past their deadline if need be; when there is room they are asked and decided by the model."""
+
+    class Full(Scripted):
+        full = True
+        tell: Any = None
+
+        def room(self) -> bool:
+            return not self.full
+
+        def on_room(self, tell: Any) -> None:
+            self.tell = tell
+
+    scorer = Full()
+    agent = simple_agent(scorer, batch=Batch(2, within="0ms"), deadline="200ms")
+    trial = asyncio.ensure_future(outcomes(agent, [order(f"k{i}", i) for i in range(6)], scorer))
+    await asyncio.sleep(0.5)
+    assert not scorer.batches
+    assert not trial.done()
+    scorer.full = False
+    scorer.tell()
+    async with asyncio.timeout(60):
+        found = await trial
+    assert [o.decisions[0]["tier"] for o in found] == ["model"] * 6
+
+
+async def test_questions_say_from_which_partition_their_records_came() -> None:
+    """Shares of limits and budgets go by it."""
+    seen: list[int] = []
+
+    class Asked(Scripted):
+        async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            seen.extend(question.partition for question in questions)
+            return await super().score(questions, deadline)
+
+    scorer = Asked()
+    left: list[tuple[int, str]] = []
+    partition = Recording(left)
+    partition.tp = TopicPartition("orders", 3)
+    engine = engine_of(simple_agent(scorer), scorer)
+    await engine.take(partition)
+    engine.offer(Listed([order("a"), order("b")], partition))
+    async with asyncio.timeout(60):
+        await partition.done(2)
+    await engine.close()
+    assert seen == [3, 3]
