@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -86,6 +86,16 @@ class ChatScorer(Generic[A]):
     def name(self) -> str:
         """The model asked for."""
         return self._line.model
+
+    def room(self) -> bool:
+        """Whether a request made now would leave soon."""
+        pacer = self._line.pacer
+        return pacer is None or pacer.room(self._agent)
+
+    def on_room(self, tell: Callable[[], None]) -> None:
+        """See models.contract.Paced."""
+        if self._line.pacer is not None:
+            self._line.pacer.on_room(self._agent, tell)
 
     async def close(self) -> None:
         """Let go of the line. Safe to call twice."""

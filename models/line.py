@@ -30,6 +30,22 @@ class Retries(Protocol):
         ...
 
 
+class Pacer(Protocol):
+    """The gate among a line's gates that says how much may be asked, for each agent."""
+
+    def room(self, agent: str) -> bool:
+        """Whether a request of this agent would leave soon."""
+        ...
+
+    def on_room(self, agent: str, tell: Callable[[], None]) -> None:
+        """Call `tell`, in the event loop, when there is room again."""
+        ...
+
+    def share(self, agent: str, fraction: float) -> None:
+        """From now on the agent may have this part of the account's limits, 0 to 1."""
+        ...
+
+
 class Unlimited:
     """Every retry is allowed: each request is bounded by its own number of tries."""
 
@@ -44,8 +60,8 @@ class Unlimited:
 class Line:
     """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
 
-    `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `dialect` and
-    `tokens` are learned from the answers. A line is closed when the last of those who `hold` it has let go.
+    `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
+    of them, if any, that knows how full the line is. `dialect` and `tokens` are learned from the answers. A line is closed when the last of those who `hold` it has let go.
     """
 
     def __init__(
@@ -55,6 +71,7 @@ class Line:
         model: str,
         *,
         gates: Sequence[Gate] = (),
+        pacer: Pacer | None = None,
         retries: Retries | None = None,
         connections: int = 64,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -63,6 +80,7 @@ class Line:
         self.model = model
         self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock)
         self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
+        self.pacer = pacer
         self.retries: Retries = retries or Unlimited()
         self.dialect = Dialect()
         self.tokens = TokenEstimate()
