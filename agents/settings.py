@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class FurtherModel(BaseModel):
+    """A model to fall over to: an entry of HEADRACE_MODEL_FALLBACKS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    name: str
+    api_key: SecretStr | None = None
+    rpm: int | None = Field(default=None, ge=1)
+    tpm: int | None = Field(default=None, ge=1)
+    concurrency: int = Field(default=64, ge=1, le=10_000)
 
 
 class Settings(BaseSettings):
@@ -37,7 +50,8 @@ class Settings(BaseSettings):
     )
     agents: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says. "
+        description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says; weight, "
+        "its part of the model account's limits (equal parts unless set). "
         'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
     )
     group_prefix: str = Field(
@@ -55,6 +69,22 @@ class Settings(BaseSettings):
     )
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
     model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
+    model_rpm: int | None = Field(
+        ge=1,
+        default=None,
+        description="Requests a minute that the account may send to it. Unset: found out, from headers and 429s.",
+    )
+    model_tpm: int | None = Field(
+        ge=1, default=None, description="Tokens a minute of the account, input and reserved output. Unset: found out."
+    )
+    model_concurrency: int = Field(
+        ge=1, le=10_000, default=64, description="Most requests in flight to one endpoint; fewer where it grows slow."
+    )
+    model_fallbacks: tuple[FurtherModel, ...] = Field(
+        default=(),
+        description="Further models, asked in this order where the one before gives no answer: base_url, name, and if need be "
+        'api_key, rpm, tpm, concurrency. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
+    )
 
     session_timeout: float = Field(
         ge=1,

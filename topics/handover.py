@@ -81,6 +81,11 @@ class OwnedPartition(Protocol):
         """
         ...
 
+    @property
+    def topic_partitions(self) -> int:
+        """How many partitions its topic had when this one was taken: shares of limits and budgets go by it."""
+        ...
+
     def finish(self, slot: Slot, index: int, outcome: Finished) -> None:
         """The record `slot.records[index]` has its outcome. It is published and committed soon; memory is freed then.
 

@@ -87,13 +87,14 @@ class Engine:
     """One agent, running. `on_fatal` is told of a defect that must end the process; nothing is finished after it.
 
     `ready` is awaited before a partition is taken (reference tables), `positions` says how far those tables have been read.
+    `owned` is told the part of all partitions that is ours, 0 to 1, whenever it changes.
     """
 
     def __init__(
         self, agent: Agent, pipeline: Pipeline, scorer: Scorer, *, on_fatal: Callable[[BaseException], None],
         fallback: Scorer | None = None, joins: Joins | None = None,
         ready: Callable[[TopicPartition], Awaitable[None]] | None = None,
-        positions: Callable[[], Sequence[Position]] | None = None,
+        positions: Callable[[], Sequence[Position]] | None = None, owned: Callable[[float], None] | None = None,
     ) -> None:  # fmt: skip
         self.agent = agent
         self.pipeline = pipeline
@@ -104,6 +105,7 @@ class Engine:
         self._on_fatal = on_fatal
         self._ready = ready
         self._positions = positions
+        self._owned = owned
         self._seconds = millis(agent.deadline) / 1000
         self._batcher: Batcher[Entry] = Batcher(
             size=agent.batch.size, within=millis(agent.batch.within) / 1000, max_weight=agent.batch.bytes,
@@ -139,12 +141,18 @@ class Engine:
                     self.pipeline.replay(state, record)
                 await asyncio.sleep(0)
         self._works[partition.tp] = Work(partition, state)
+        self._tell_owned()
 
     def lose(self, tp: TopicPartition) -> None:
         """Forget the partition; answers in flight for it are thrown away when they come."""
         work = self._works.pop(tp, None)
         if work is not None:
             work.lanes.kill()
+            self._tell_owned()
+
+    def _tell_owned(self) -> None:
+        if self._owned is not None:
+            self._owned(sum(1 / work.partition.topic_partitions for work in self._works.values()))
 
     def references(self) -> Sequence[Position]:
         """How far the reference tables have been read."""

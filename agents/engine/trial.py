@@ -47,6 +47,7 @@ class _Partition:
     start: int
     waiting: dict[int, asyncio.Future[Finished]]
     log_start: int = 0
+    topic_partitions: int = 1
     dead: bool = False
 
     def finish(self, slot: Slot, index: int, outcome: Finished) -> None:

@@ -95,6 +95,7 @@ class Assignment:
         # The broker must have refused a position before it is believed to lie beyond the end: the embedded broker's answer
         # to "where is the end" is the start of its last batch plus one.
         self._out_of_range: set[TopicPartition] = set()
+        self._source_partitions = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch: asyncio.Task[None] | None = None
 
@@ -274,6 +275,7 @@ class Assignment:
             mark=mark,
             log_start=log_start,
             start=start,
+            topic_partitions=max(self._source_partitions, tp.partition + 1),
             connection=self._connection,
             limits=self._limits,
             stats=self.stats,
@@ -303,8 +305,10 @@ class Assignment:
 
     async def _missing_counterpart(self, tp: TopicPartition) -> str | None:
         """The first outbound topic that has no partition of this number."""
-        counts = await self.membership.partition_counts([*self.feed.outbound, self.feed.receipts])
-        return next((topic for topic, count in counts.items() if count <= tp.partition), None)
+        ours = [*self.feed.outbound, self.feed.receipts]
+        counts = await self.membership.partition_counts([*ours, self.feed.source])
+        self._source_partitions = counts[self.feed.source]
+        return next((topic for topic in ours if counts[topic] <= tp.partition), None)
 
     # ---- losing ------------------------------------------------------------------------------------------------------
     def _drop(self, partition: Partition, why: str) -> None:

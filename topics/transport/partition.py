@@ -62,6 +62,7 @@ class Partition:
         mark: Mark,
         log_start: int,
         start: int,
+        topic_partitions: int,
         connection: Mapping[str, Any],
         limits: Limits,
         stats: TransportStats,
@@ -71,6 +72,7 @@ class Partition:
         self.publisher: Publisher | None = publisher
         self.log_start = log_start
         self.start = start
+        self.topic_partitions = topic_partitions
         self.progress: Progress[RecordSlot, Finished] = Progress(start, mark)
         self.confirmed = self.attempted = position
         self.doubt = False

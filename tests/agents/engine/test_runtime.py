@@ -41,6 +41,7 @@ class Recording:
 
     tp = TopicPartition("orders", 0)
     start = log_start = 0
+    topic_partitions = 1
     dead = False
 
     def __init__(self, left: list[tuple[int, str]]) -> None:
@@ -422,7 +423,7 @@ async def test_a_fallback_that_hangs_is_left_too(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_while_a_scorer_is_full_nothing_is_asked_and_no_deadline_runs() -> None:
-    """Records wait with the engine, past their deadline if need be; when there is room they are asked and decided by the model."""
+    """Records wait with the engine, past their deadline if need be; when there is room the model decides them."""
 
     class Full(Scripted):
         full = True
@@ -467,3 +468,20 @@ async def test_questions_say_from_which_partition_their_records_came() -> None:
         await partition.done(2)
     await engine.close()
     assert seen == [3, 3]
+
+
+async def test_the_part_of_all_partitions_that_is_ours_is_told() -> None:
+    """Shares of a common account follow the assignment."""
+    told: list[float] = []
+    scorer = Scripted()
+    agent = simple_agent(scorer)
+    pipeline = Pipeline(agent, Site(manifest="test"), dead_letters="dlq", judgements=None, joins=None, wall_ms=lambda: 1)
+    engine = Engine(agent, pipeline, scorer, on_fatal=print, owned=told.append)
+    for number in range(3):
+        partition = Recording([])
+        partition.tp, partition.topic_partitions = TopicPartition("orders", number), 4
+        await engine.take(partition)
+    engine.lose(TopicPartition("orders", 1))
+    engine.lose(TopicPartition("orders", 1))
+    await engine.close()
+    assert told == [0.25, 0.5, 0.75, 0.5]

@@ -88,8 +88,8 @@ def make(broker: Broker, stats: TransportStats, *, metadata: int = 4096, tp: Top
     feed = Feed("a", 1, "g", tp.topic, "receipts", ("out",), bounds=Bounds(metadata=metadata))
     flusher = Flusher(feed, broker, cast(Group, broker), broker, no_references, stats)
     partition = Partition(
-        tp, broker, position=None, mark=Mark(0, (), "none"), log_start=0, start=0, connection={}, limits={}, stats=stats,
-        kick=flusher.kick,
+        tp, broker, position=None, mark=Mark(0, (), "none"), log_start=0, start=0,
+        topic_partitions=1, connection={}, limits={}, stats=stats, kick=flusher.kick,
     )  # fmt: skip
     return flusher, partition
 

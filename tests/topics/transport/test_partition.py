@@ -23,8 +23,8 @@ def partition() -> Partition:
     """An empty one that nobody flushes."""
     kick: Callable[[Partition], None] = lambda p: None  # noqa: E731  a callback that does nothing
     return Partition(
-        TP, None, position=None, mark=Mark(0, (), "none"), log_start=0, start=0, connection={},  # type: ignore[arg-type]  # unused
-        limits={}, stats=TransportStats(), kick=kick,
+        TP, None, position=None, mark=Mark(0, (), "none"), log_start=0, start=0,  # type: ignore[arg-type]  # unused
+        topic_partitions=1, connection={}, limits={}, stats=TransportStats(), kick=kick,
     )  # fmt: skip
 
 
