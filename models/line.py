@@ -61,8 +61,8 @@ class Line:
     """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
-    of them, if any, that knows how full the line is. `dialect` and `tokens` are learned from the answers. A line is closed when the
-    last of those who `hold` it has let go.
+    of them, if any, that knows how full the line is. `dialect` and `tokens` are learned from the answers. A line is closed when
+    the last of those who `hold` it has let go.
     """
 
     def __init__(
