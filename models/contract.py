@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -34,7 +34,7 @@ class Answer(Generic[A]):
     `value` is there exactly if `status` is "answered". `raw` is what was said before validation, for the audit. `why` is
     for a person. `tier` says what kind of thing answered; `position` is the record's place in its call. `tiers` is the way there
     through a cascade, `cache` how a cache had it ("hit", or "shared" with a question asked at the same time), `endpoint` where
-    the model is.
+    the model is. `shown` are the features as the model saw them, where something masked them on their way.
     """
 
     status: Status
@@ -49,6 +49,7 @@ class Answer(Generic[A]):
     tiers: tuple[str, ...] = ()
     cache: Literal["hit", "shared"] | None = None
     endpoint: str | None = None
+    shown: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
@@ -92,20 +93,34 @@ CallSink = Callable[[Call], None]
 """Where a transport reports each request when it ends."""
 
 
+_NAMED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
+
+
 @dataclass(frozen=True, slots=True)
 class Ask(Generic[A]):
     """A question for a language model: the type of the answer and the instructions.
 
     `answer` has enums and ranges only and always has a way to say that the information does not suffice. `prompt` is
-    static (no record data): it is the byte-identical prefix of every call. `max_tokens` is per record. `extra` goes into
-    the request body as it is.
+    static (no record data): it is the byte-identical prefix of every call. `max_tokens` is per record. What is None is not sent;
+    `extra` goes into the request body as it is, for what one vendor has. A parameter that an endpoint refuses by name is left
+    out from then on (models/dialect.py), and each Call says what was sent.
     """
 
     answer: type[A]
     prompt: str
     max_tokens: int = 160
     temperature: float | None = 0.0
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is sent beside model, messages, format and the limit of tokens, where the endpoint takes it."""
+        named = {name: getattr(self, name) for name in _NAMED}
+        return {name: given for name, given in named.items() if given is not None} | self.extra
 
 
 def ignore(call: Call) -> None:

@@ -13,7 +13,12 @@ CALL_SCHEMA = "headrace.call.v1"
 
 
 class Judgement(Wire):
-    """Published in the transaction of its decision: what was shown, what was answered, which rules fired."""
+    """Published in the transaction of its decision: what was shown, what was answered, which rules fired.
+
+    `features` are as the model was shown them, masks included. `raw_answer` is what came back, `answer` what validation made of
+    it, `status` and `why` how asking ended (null where nothing was asked). `tiers` is the way to the answer, in order, `cache`
+    whether a cache had it; then `call_id` is the call that it once came from.
+    """
 
     schema_: str = Field(default=JUDGEMENT_SCHEMA, alias="schema")
     decision_id: str
@@ -27,6 +32,9 @@ class Judgement(Wire):
     outcome: str | None = None
     cache: str | None = None
     tiers: list[str] = Field(default_factory=list)
+    status: str | None = None
+    why: str | None = None
+    endpoint: str | None = None
 
 
 class Tokens(Wire):
@@ -42,7 +50,12 @@ CallStatus = Literal["ok", "partial", "timeout", "unavailable", "limited", "reje
 
 
 class Call(Wire):
-    """One request to a model, published when it ends, whatever becomes of its outcomes. Times are RFC 3339."""
+    """One request to a model, published when it ends, whatever becomes of its outcomes. Times are RFC 3339.
+
+    `worker` names one run of one process, `seq` counts its calls for this agent from 1 without a gap, `prev` is the SHA-256 in
+    hex of the value of the call before it (null for the first), `unpublished` how many earlier ones the worker could not publish
+    as far as it knew. So a call that is gone leaves a gap, whether or not a decision names it.
+    """
 
     schema_: str = Field(default=CALL_SCHEMA, alias="schema")
     call_id: str
@@ -72,3 +85,7 @@ class Call(Wire):
     first_at: str | None = None
     done_at: str | None = None
     masking: str | None = None
+    worker: str | None = None
+    seq: int | None = None
+    prev: str | None = None
+    unpublished: int = 0

@@ -22,6 +22,26 @@ class Position(Wire):
     offset: int
 
 
+class Chain(Wire):
+    """What ties a receipt to the records of its commit and to the receipts before it (docs/decisions/audit-chain.md).
+
+    `prev` is the SHA-256, in hex, of the value of the receipt before this one in the log of the same source partition and run;
+    null for the first. So the SHA-256 of a receipt's own value is the head of the chain up to it, and there is no field for it.
+    `first` is how many records the chain held before, `count` how many this commit adds. The others are base64: the first
+    `width` bytes of each record's SHA-256 one after the other, in the order of their log. That of a decision or a judgement is
+    of its value, that of a dead letter of its headers and value as `topics.chain.letter_digest` writes them. `width` is 32; less
+    only where a commit has so many records that its receipt would not fit, 0 where not even 8 bytes of each did.
+    """
+
+    prev: str | None
+    first: int
+    count: int
+    width: int = 32
+    decisions: str = ""
+    dead_letters: str = ""
+    judgements: str = ""
+
+
 class Receipt(Wire):
     """One commit of one source partition.
 
@@ -29,7 +49,7 @@ class Receipt(Wire):
     partition without a gap. `closed` are the ranges whose outcome is in this commit (above or below the frontier),
     `skips` the part of them that a named rule skipped, `part_skips` single parts [offset, part, rule] of records with
     several subjects, `lost` ranges that retention removed before they were read. `decisions` and `dead_letters` count the
-    records published with it.
+    records published with it. `chain` is null where no judgements are kept, and in receipts older than it.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")
@@ -52,3 +72,4 @@ class Receipt(Wire):
     spend: dict[str, int] = Field(default_factory=dict)
     worker: str
     at: str
+    chain: Chain | None = None

@@ -160,6 +160,7 @@ class Feed:
 
     `limits` are the outbound topics' max.message.bytes as configured; the broker is asked at each assignment that takes
     partitions, and what it tells counts instead. Where it does not tell (no right to, or no such topic yet), these do.
+    `chained`: receipts carry the audit chain (topics/chain.py).
     """
 
     agent: str
@@ -173,4 +174,5 @@ class Feed:
     run: str = "live"
     worker: str = ""
     commit_gap: float = 0.0
+    chained: bool = False
     drain_seconds: float = 20.0

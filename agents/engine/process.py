@@ -42,6 +42,7 @@ from topics import names
 from topics.admin import plan
 from topics.connection import BrokerFacts, KafkaConfig, probe
 from topics.handover import Bounds, Feed, TopicPartition
+from topics.publish.call_chain import CallChain
 from topics.publish.contract import Checkpoint, Promise, no_checkpoint
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
@@ -339,8 +340,10 @@ class Worker:
         settings = self._settings
         topic = names.calls(agent.name)
 
+        chain = CallChain(f"{socket.gethostname()}:{os.getpid()}:{time.time_ns():x}")
+
         def record(call: Call) -> None:
-            self._side.offer(topic, call.call_id.encode(), call.model_dump_json(by_alias=True).encode())
+            self._side.offer(topic, chain.key, chain.seal(call, self._side.unpublished(topic)))
 
         scorer = resolve(
             agent.scorer, base_url=settings.model_base_url, api_key=self._secret(), model=settings.model_name, agent=agent.name,
@@ -360,7 +363,7 @@ class Worker:
             bounds=Bounds(
                 records=held, bytes=settings.hold_bytes, span=settings.hold_span, metadata=settings.commit_metadata_bytes
             ),
-            limits=_limits(agent),
+            limits=_limits(agent), chained=self._audit,
             run=settings.run, worker=f"{socket.gethostname()}:{os.getpid()}", commit_gap=settings.commit_gap,
             drain_seconds=settings.drain_timeout,
         )  # fmt: skip

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from agents.engine.duration import millis
 from agents.engine.spec import Context, DecisionAgent, Joined, Reason, Verdict, WindowView
 from models.contract import Answer
+from schemas.audit import JUDGEMENT_SCHEMA
 from schemas.decision import SCHEMA, TYPE
 from schemas.wire import rfc3339
 from topics.handover import Outbound
@@ -206,16 +207,29 @@ class Writer:
         if self._judgements is None:
             return None
         value = answer.value if answer else None
+        shown = answer.shown if answer else None
+        if shown is None and features is not None:
+            shown = features.model_dump(mode="json")
         body = {
-            "schema": "headrace.judgement.v1", "decision_id": origin.id, "call_id": answer.call_id if answer else None,
+            "schema": JUDGEMENT_SCHEMA, "decision_id": origin.id, "call_id": answer.call_id if answer else None,
             "position": answer.position if answer else None,
-            "features": features.model_dump(mode="json") if features is not None else None,
+            "features": shown,
             "raw_answer": answer.raw if answer else None,
             "answer": value.model_dump(mode="json") if isinstance(value, BaseModel) else None,
-            "rules": ruled.overrides, "proposed_outcome": ruled.proposed, "outcome": ruled.outcome, "cache": None,
-            "tiers": tiers,
+            "rules": ruled.overrides, "proposed_outcome": ruled.proposed, "outcome": ruled.outcome,
+            "cache": answer.cache if answer else None, "tiers": _path(tiers, answer),
+            "status": answer.status if answer else None, "why": (answer.why or None) if answer else None,
+            "endpoint": answer.endpoint if answer else None,
         }  # fmt: skip
         return Outbound(self._judgements, context.subject.encode(), dump(body), (), "audit")
+
+
+def _path(tiers: list[str], answer: Answer[Any] | None) -> list[str]:
+    """The tiers in order, those inside a cascade among them; `tiers` ends with the one that decided."""
+    if answer is None or not answer.tiers or not tiers:
+        return tiers
+    path = [*tiers[:-1], *answer.tiers]
+    return path if path[-1] == tiers[-1] else [*path, tiers[-1]]
 
 
 def _input(name: str, found: Joined) -> dict[str, Any]:

@@ -44,6 +44,10 @@ class SidePublisher:
         await self._producer.start()
         self._task = asyncio.create_task(self._run())
 
+    def unpublished(self, topic: str) -> int:
+        """How many records of a topic were not published, as far as is known."""
+        return self.dropped[topic] + self.failed[topic]
+
     def offer(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Publish soon, or drop and count when too much waits. Never blocks, never raises."""
         try:

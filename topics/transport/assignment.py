@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from schemas.errors import BrokerError, Fenced
+from topics.chain import Tip
 from topics.handover import Feed, Handler, TopicPartition
 from topics.progress import Mark, decode
 from topics.publish.contract import Checkpoint, Position, Publisher, Publishing, no_checkpoint
@@ -20,7 +21,7 @@ from topics.transport.flush import Flusher
 from topics.transport.limits import topic_limits
 from topics.transport.membership import Membership
 from topics.transport.partition import Partition, RecordSlot
-from topics.transport.read_back import last_receipt
+from topics.transport.read_back import last_link, last_receipt
 from topics.transport.stats import TransportStats
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _RECHECK = 5.0
 """Seconds between two looks at whether a missing counterpart of a partition has been created."""
 _ENDS_EVERY = 5.0
 """Seconds between two questions where the owned partitions end: a partition that is not read has a lag all the same."""
+_TIP_SECONDS = 5.0
+"""How long a receipt that was committed may take to show."""
 _FLUSH_SECONDS = 5.0
 """What a drain grants the commits that are under way after the calls have ended."""
 
@@ -281,6 +284,8 @@ class Assignment:
             stats=self.stats,
             kick=self.flusher.kick,
         )
+        if self.feed.chained:
+            partition.tip = await self._tip(tp, mark)
         self._lose(partition, log_start)
         partition.start = partition.progress.read
         return partition
@@ -295,6 +300,24 @@ class Assignment:
         # a broker that drops metadata, or an offset that a person has set: receipts still count the commits
         last = await last_receipt(self._connection, self.feed.receipts, tp)
         return Mark(last.seq if last else 0, (), mark.state)
+
+    async def _tip(self, tp: TopicPartition, mark: Mark) -> Tip:
+        """Where the audit chain ends: at the last receipt of the log, whoever wrote it.
+
+        The committed metadata says how many receipts there are at least. One that does not show yet is waited for, but not for
+        ever: records must not wait for somebody to bring removed receipts back. `headrace verify` will say that they are gone.
+        """
+        limit = self._clock() + _TIP_SECONDS
+        while True:
+            last = await last_link(self._connection, self.feed.receipts, tp, self.feed.run)
+            if last is not None and last.seq >= mark.seq:
+                return last.tip
+            if mark.state != "ok" or mark.seq == 0:
+                return last.tip if last is not None else Tip()
+            if self._clock() > limit:
+                log.error("partition %s/%d has %d receipts, found is %s: the chain goes on from there", *tp, mark.seq, last)
+                return last.tip if last is not None else Tip()
+            await asyncio.sleep(_RETRY)
 
     def _lose(self, partition: Partition, log_start: int) -> None:
         first = partition.progress.read

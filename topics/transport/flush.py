@@ -26,6 +26,10 @@ SKIP_LINGER = 0.25
 LONGEST_REST = 0.05
 """Most seconds that a partition rests after a commit, which is as long as the commit took. Partitions share the broker and this
 machine: without the rest all of them have a transaction open all the time, and each takes that many times as long."""
+MOST_RECORDS = 5000
+"""Most outcomes that a commit adds to those of a failed attempt."""
+MOST_CHAINED = 40_000
+"""Most records that they may come to where the receipt names each by its digest: 8 bytes of each fit a receipt of 1 MB."""
 _RETRY = 0.2
 _RETRY_MOST = 5.0
 """Seconds until the next try after a failed commit: doubled each time between these two."""
@@ -135,7 +139,8 @@ class Flusher:
             if p.dead:
                 return True
         before = p.progress.held_back
-        commit = p.progress.take(self.feed.bounds.metadata)
+        most = MOST_RECORDS if p.tip is None else max(1, min(MOST_RECORDS, MOST_CHAINED // p.widest))
+        commit = p.progress.take(self.feed.bounds.metadata, most)
         self.stats.held_back += p.progress.held_back - before
         if commit is None:
             return False
@@ -146,7 +151,10 @@ class Flusher:
 
     async def _publish(self, p: Partition, commit: Commit[RecordSlot, Finished]) -> bool:
         records: list[Outbound] = [record for _, _, outcome in commit.items for record in outcome.outbound]
-        proof = receipt(self.feed, p.tp, commit, self.publishing.promise, self.references(), self.wall_ms())
+        proof, p.tip_attempted = receipt(
+            self.feed, p.tp, commit, self.publishing.promise, self.references(), self.wall_ms(),
+            tip=p.tip, room=p.limit(self.feed.receipts) // 2,
+        )  # fmt: skip
         assert p.publisher is not None
         assert p.attempted is not None
         try:
@@ -174,6 +182,7 @@ class Flusher:
         if p.dead:
             return
         p.failures = 0
+        p.tip = p.tip_attempted
         commit = p.confirm(self.feed.bounds.metadata)
         stats = self.stats
         now = self.clock()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from schemas.errors import FatalError, RecordTooLarge
+from topics.chain import Tip
 from topics.handover import Bounds, Finished, Slot, TopicPartition
 from topics.progress import Commit, Mark, Progress, Span
 from topics.publish.contract import Limits, Position, Publisher
@@ -50,6 +51,8 @@ class Partition:
     outcome (`doubt`) the broker must show one of the two. `reseek`: what was fetched last was dropped, or nothing was
     fetched yet: the fetch loop has to set the position before it asks again. `retry` is the one timer that a failed
     attempt has left; while it runs nothing else starts a commit. `log_start` grows when retention overtakes reading.
+    `tip` is where the audit chain ends (None where none is kept), `tip_attempted` where it will once the commit under way is
+    confirmed; `widest` is the most records that an outcome has brought.
     `last_commit` is when the last commit began, `rested` when the next may begin, by the flusher's clock.
     """
 
@@ -75,6 +78,9 @@ class Partition:
         self.topic_partitions = topic_partitions
         self.progress: Progress[RecordSlot, Finished] = Progress(start, mark)
         self.confirmed = self.attempted = position
+        self.tip: Tip | None = None
+        self.tip_attempted: Tip | None = None
+        self.widest = 1
         self.doubt = False
         self.reseek = True
         self.dead = self.loud = self.hurry = self.wide = False
@@ -109,6 +115,7 @@ class Partition:
         if (outcome.skip is None) == (not outcome.outbound) and not outcome.part_skips:
             raise FatalError(f"finishing {self.tp.topic}/{self.tp.partition}@{mine.offsets[index]}: not one of outcome and skip")
         if outcome.outbound:
+            self.widest = max(self.widest, len(outcome.outbound))
             try:
                 check(outcome.outbound, self._limits)
             except RecordTooLarge:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.errors import KafkaError
 
 from schemas.errors import OutcomeUnknown
 from schemas.receipt import Receipt
+from topics.chain import Tip, head
 from topics.ends import end_offsets
 from topics.handover import TopicPartition
 from topics.record import RawRecord
@@ -19,7 +20,7 @@ from topics.tolerant.consumer import TolerantConsumer
 
 _PATIENCE = 15.0
 """Seconds without progress after which reading back fails; the taker tries again."""
-_TAIL_STEPS = (64, 4096)
+_TAIL_STEPS = (8, 64, 4096)
 
 
 @asynccontextmanager
@@ -77,8 +78,32 @@ def receipt_key(source: TopicPartition) -> bytes:
     return f"{source.topic}/{source.partition}".encode()
 
 
+class Link(NamedTuple):
+    """The last receipt of a source partition: its number, and the end of the audit chain with it."""
+
+    seq: int
+    tip: Tip
+
+
 async def last_receipt(connection: Mapping[str, Any], receipts: str, source: TopicPartition) -> Receipt | None:
     """The newest receipt of a source partition, looked for among the last few thousand records of its receipts."""
+    found = await _last(connection, receipts, source, None)
+    return found[0] if found is not None else None
+
+
+async def last_link(connection: Mapping[str, Any], receipts: str, source: TopicPartition, run: str) -> Link | None:
+    """Where the audit chain of a source partition and run ends; None where no receipt is found, looked for as above."""
+    found = await _last(connection, receipts, source, run)
+    if found is None:
+        return None
+    receipt, value = found
+    count = receipt.chain.first + receipt.chain.count if receipt.chain is not None else 0
+    return Link(receipt.seq, Tip(head(value), count))
+
+
+async def _last(
+    connection: Mapping[str, Any], receipts: str, source: TopicPartition, run: str | None
+) -> tuple[Receipt, bytes] | None:
     tp = TopicPartition(receipts, source.partition)
     async with _reader(connection, tp) as consumer:
         kafka_tp = KafkaTopicPartition(*tp)
@@ -86,11 +111,12 @@ async def last_receipt(connection: Mapping[str, Any], receipts: str, source: Top
         end = (await end_offsets(connection, [kafka_tp]))[kafka_tp]
         key = receipt_key(source)
         for step in _TAIL_STEPS:
-            found: Receipt | None = None
+            found: tuple[Receipt, bytes] | None = None
             async for records in _until(consumer, kafka_tp, max(begin, end - step), end):
                 for record in records:
                     if record.key == key and record.value:
-                        found = Receipt.model_validate_json(record.value)
+                        receipt = Receipt.model_validate_json(record.value)
+                        found = (receipt, record.value) if run in (None, receipt.run) else found
             if found is not None or end - step <= begin:
                 return found
     return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from schemas.receipt import Position as ReferencePosition
 from schemas.receipt import Receipt
 from schemas.wire import rfc3339
+from topics.chain import Tip, chain, head
 from topics.handover import Feed, Finished, Outbound, TopicPartition
 from topics.progress import Commit, Range, S, merge
 from topics.publish.contract import Promise
@@ -20,8 +21,14 @@ def receipt(
     promise: Promise,
     references: Sequence[ReferencePosition],
     now_ms: int,
-) -> Outbound:
-    """The receipt of `commit`, to be published with it."""
+    *,
+    tip: Tip | None = None,
+    room: int = 0,
+) -> tuple[Outbound, Tip | None]:
+    """The receipt of `commit`, to be published with it, and where the audit chain ends once it is.
+
+    `tip` is where the chain ends now, None where none is kept; `room` bounds what its digests take, in bytes.
+    """
     skips: dict[str, list[Range]] = {}
     part_skips: list[tuple[int, int, str]] = []
     decisions = dead_letters = 0
@@ -55,5 +62,8 @@ def receipt(
         references=list(references),
         worker=feed.worker,
         at=str(rfc3339(now_ms)),
+        chain=None if tip is None else chain([r for _, _, outcome in commit.items for r in outcome.outbound], tip, room),
     )
-    return Outbound(feed.receipts, receipt_key(tp), body.model_dump_json(by_alias=True).encode(), (), "audit")
+    value = body.model_dump_json(by_alias=True).encode()
+    after = None if tip is None or body.chain is None else Tip(head(value), tip.count + body.chain.count)
+    return Outbound(feed.receipts, receipt_key(tp), value, (), "audit"), after
