@@ -227,7 +227,7 @@ class ChatScorer(Generic[A]):
     def _adapted(self, dialect: Dialect, error: ModelError) -> Dialect | None:
         if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Overflow | Filtered):
             return None
-        return adapt(dialect, error_body(error.__cause__))
+        return adapt(dialect, error_body(error.__cause__), self._prompt.optional)
 
     def _pause(self, error: ModelError, failures: int, deadline: float) -> float | None:
         """Seconds to wait before the same request is sent again; None where that would not help or come too late."""

@@ -10,7 +10,7 @@ record content never stands where instructions stand.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -70,10 +70,15 @@ class PromptBuilder(Generic[A]):
 
     def parameters(self, dialect: Dialect) -> dict[str, Any]:
         """What is asked for besides model, messages and the token limit; part of each Call."""
-        settings: dict[str, Any] = {"response_format": dialect.format}
-        if dialect.temperature and self._ask.temperature is not None:
-            settings["temperature"] = self._ask.temperature
-        return settings | self._ask.extra
+        return {"response_format": dialect.format} | self._sampling(dialect)
+
+    @property
+    def optional(self) -> Collection[str]:
+        """Names of the parameters that an endpoint may refuse, and is then asked without."""
+        return self._ask.parameters.keys()
+
+    def _sampling(self, dialect: Dialect) -> dict[str, Any]:
+        return {name: given for name, given in self._ask.parameters.items() if name not in dialect.without}
 
     def build(self, questions: Sequence[Question], dialect: Dialect) -> Request:
         """The request about `questions`, in their order. Raises Unwritable."""
@@ -102,10 +107,9 @@ class PromptBuilder(Generic[A]):
             system += f"\nThe reply conforms to this JSON Schema ({name}): {orjson.dumps(self._schema).decode()}"
             if dialect.format == "json_object":
                 head["response_format"] = {"type": "json_object"}
-        if dialect.temperature and ask.temperature is not None:
-            head["temperature"] = ask.temperature
-        head |= ask.extra
-        limited = any(field in ask.extra for field in ("max_tokens", "max_completion_tokens"))
+        sampling = self._sampling(dialect)
+        head |= sampling
+        limited = any(field in sampling for field in ("max_tokens", "max_completion_tokens"))
         messages = b',"messages":[' + orjson.dumps({"role": "system", "content": system}) + b',{"role":"user","content":'
         after = b"}]}" if limited else b'}],"' + dialect.limit.encode() + b'":'
         return orjson.dumps(head)[:-1] + messages, after

@@ -20,7 +20,7 @@ def manifest_of(agent: Agent, *, model: str | None) -> Manifest:
     ask = agent.scorer if isinstance(agent.scorer, Ask) else None
     parameters: dict[str, Any] = {"model": model, "batch": agent.batch.size, "deadline": agent.deadline}
     if ask is not None:
-        parameters |= {"temperature": ask.temperature, "max_tokens": ask.max_tokens, **ask.extra}
+        parameters |= {"temperature": ask.temperature, "max_tokens": ask.max_tokens, **ask.parameters}
     policy = {
         "outcomes": list(agent.outcomes), "adverse": list(agent.adverse), "adverse_alone": agent.adverse_alone,
         "on_no_answer": agent.on_no_answer, "review_outcome": agent.review_outcome, "rules": dict(agent.rules),

@@ -101,7 +101,7 @@ def test_ids_differ_between_requests_and_tell_nothing() -> None:
         (Dialect(format="json_object"), b'"type":"json_object"', b'"type":"json_schema"'),
         (Dialect(format="plain"), b"JSON Schema (Judged)", b"response_format"),
         (Dialect(limit="max_completion_tokens"), b'"max_completion_tokens":192', b'"max_tokens"'),
-        (Dialect(temperature=False), b'"max_tokens":192', b'"temperature"'),
+        (Dialect(without=frozenset({"temperature"})), b'"max_tokens":192', b'"temperature"'),
     ],
 )
 def test_each_dialect_says_what_its_endpoint_knows(dialect: Dialect, has: bytes, lacks: bytes) -> None:
@@ -131,14 +131,30 @@ def test_an_endpoint_is_adapted_to_in_steps_that_end() -> None:
     """Each refusal takes one thing away; an endpoint that refuses everything is given up on."""
     dialect: Dialect | None = Dialect()
     seen = []
-    for param in ("max_tokens", "temperature", "response_format", "response_format", "response_format"):
+    sent = ("temperature", "top_p", "seed", "top_k")
+    for param in ("max_tokens", "temperature", "response_format", "response_format", "top_k", "top_k"):
         assert dialect is not None
-        dialect = adapt(dialect, {"param": param})
+        dialect = adapt(dialect, {"param": param}, sent)
         seen.append(dialect)
-    assert seen[3] == Dialect("plain", "max_completion_tokens", temperature=False)
-    assert seen[4] is None
-    assert adapt(Dialect(), {"message": "unknown field json_schema"}) == Dialect("json_object")
-    assert adapt(Dialect(), {"message": "no"}) is None
+    assert seen[4] == Dialect("plain", "max_completion_tokens", frozenset({"temperature", "top_k"}))
+    assert seen[5] is None
+    assert adapt(Dialect(), {"message": "unknown field json_schema"}, sent) == Dialect("json_object")
+    assert adapt(Dialect(), {"message": "top_p is not supported"}, sent) == Dialect(without=frozenset({"top_p"}))
+    assert adapt(Dialect(), {"message": "a seedy top_p2"}, sent) is None
+    assert adapt(Dialect(), {"message": "no"}, sent) is None
+
+
+def test_parameters_are_sent_as_the_agent_sets_them_and_left_out_where_they_were_refused() -> None:
+    """What is None is not sent; `extra` takes precedence; a dialect without a parameter leaves it out, and the Call shows it."""
+    ask = Ask(Judged, "p", temperature=None, top_p=0.9, seed=7, frequency_penalty=0.5, extra={"top_k": 5, "seed": 8})
+    builder = PromptBuilder(ask, "m")
+    wanted = {"top_p": 0.9, "frequency_penalty": 0.5, "seed": 8, "top_k": 5}
+    refused = Dialect(without=frozenset({"top_k", "seed"}))
+    for dialect, sent in ((Dialect(), wanted), (refused, {"top_p": 0.9, "frequency_penalty": 0.5})):
+        body = orjson.loads(builder.build(questions(1), dialect).body)
+        ours = {"model", "messages", "response_format", "max_tokens"}
+        assert {name: given for name, given in body.items() if name not in ours} == sent
+        assert builder.parameters(dialect) == {"response_format": "json_schema"} | sent
 
 
 class Nested(BaseModel):
