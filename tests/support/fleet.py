@@ -106,8 +106,9 @@ class Fleet:
         """What to verify."""
         agent = self.agent
         return Target(
-            agent, f"{agent}-in", f"{agent}-out", names.dead_letters(agent), names.receipts(agent), names.group("headrace", agent)
-        )
+            agent, f"{agent}-in", f"{agent}-out", names.dead_letters(agent), names.receipts(agent),
+            names.group("headrace", agent), judgements=names.judgements(agent), calls=names.calls(agent),
+        )  # fmt: skip
 
     async def create(self) -> None:
         """Create every topic of the agent, as `headrace topics apply` does."""
@@ -205,6 +206,7 @@ class Fleet:
         assert (totals.records, totals.unaccounted, totals.pending, totals.lost) == (self.produced, 0, 0, 0), told
         assert totals.decisions + totals.dead_letters + totals.skips == self.produced, told
         assert min(totals.decisions, totals.dead_letters, totals.skips) > 0, told
+        assert totals.anchored >= 2 * totals.decisions + totals.dead_letters, told
         return account
 
     def logs(self) -> str:

@@ -35,6 +35,16 @@ OFFENCES: Mapping[str, str] = {
     "offset_behind": "the group's committed offset is behind the last receipt although both are one transaction",
     "false_loss": "a receipt calls a range lost whose records are there",
     "done_ahead": "the commit's done ranges hold a record that no receipt closed",
+    "chain_break": "a receipt does not name the one before it: a receipt was changed, removed or put in",
+    "chain_fork": "two receipts continue the chain at one place although the promise is exactly once",
+    "chain_count": "a receipt's digests do not fit what it counts",
+    "anchor_lost": "the head of the chain that somebody kept is not in the chain",
+    "changed": "a decision, a dead letter or a judgement is not the one that its receipt anchors",
+    "removed": "a record that a receipt anchors is gone, and neither retention nor compaction took it",
+    "inserted": "no receipt anchors a decision, a dead letter or a judgement",
+    "moved": "a record does not stand where its commit wrote it",
+    "call_changed": "a model call is not the one that the next call of its worker names",
+    "call_gap": "calls of a worker are gone that it did not say it could not publish",
     "unreadable": "a record on a topic of ours can not be read as what the topic is for",
 }  # fmt: skip
 """Every kind of offender, with what it means."""
@@ -54,6 +64,7 @@ class Outcome(NamedTuple):
     part: int
     parts: int
     key: bytes | None = None
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ class Offender:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one partition is verified as. `decisions`, `dead_letters`, `receipts` are topic names.
+    """What one partition is verified as. `decisions`, `dead_letters`, `receipts` are topic names, and so is `judgements`, empty
+    where they are not read.
 
     `span` bounds how far above its frontier a worker closes records (HEADRACE_HOLD_SPAN): where receipts were removed by
     retention, a skip further than this above the first one left can not have been theirs.
@@ -88,6 +100,7 @@ class Scope:
     run: str = "live"
     order: OrderKind = "key"
     span: int = 50_000
+    judgements: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +108,9 @@ class Edges:
     """How much of each topic was there to be read.
 
     `source_start` is the first offset the source still held when reading ended. `*_trimmed`: retention has removed records
-    (the log does not begin at 0), or compaction may have removed any. `committed` is the group's offset read before the
-    receipts, `committed_after` the one read after them, `done` the done ranges of the commit read before.
+    (the log does not begin at 0), `*_compacted`: compaction may have removed any, `*_erased`: there are tombstones. `committed`
+    is the group's offset read before the receipts, `committed_after` the one read after them, `done` the done ranges of the
+    commit read before.
     """
 
     source_start: int = 0
@@ -106,6 +120,10 @@ class Edges:
     decisions_compacted: bool = False
     dead_letters_trimmed: bool = False
     dead_letters_compacted: bool = False
+    decisions_erased: bool = False
+    dead_letters_erased: bool = False
+    judgements_trimmed: bool = False
+    judgements_compacted: bool = False
     receipts_trimmed: bool = False
     committed: int | None = None
     committed_after: int | None = None
@@ -120,7 +138,8 @@ class Tally:
     `skips` records skipped, `unaccounted` due records without a complete outcome, `repeated` publications of an id beyond
     its first, `changed` repeats that say something else than the first, `pending` input records after the last receipt,
     `ahead` outcomes that are visible before their receipt (at least once only), `lost` offsets removed before they were
-    read, `receipts` read.
+    read, `receipts` read. Of the audit chain: `anchored` records that have the digest which a receipt holds, `erased` whose
+    digest stands and whose payload is gone, `unanchored` among receipts without a chain or repeats, `tombstones` met, `forks`.
     """
 
     records: int = 0
@@ -135,6 +154,11 @@ class Tally:
     pending: int = 0
     ahead: int = 0
     receipts: int = 0
+    anchored: int = 0
+    erased: int = 0
+    unanchored: int = 0
+    tombstones: int = 0
+    forks: int = 0
 
     def add(self, other: Tally) -> None:
         """Add another's numbers to these."""
@@ -148,7 +172,10 @@ class Tally:
 
 @dataclass(slots=True)
 class PartitionAccount:
-    """What verification found in one source partition. `unprovable`: reason -> number of records."""
+    """What verification found in one source partition. `unprovable`: reason -> number of records.
+
+    `head` is the SHA-256 of the last receipt: whoever keeps it can tell later whether what it closed has been rewritten.
+    """
 
     topic: str
     partition: int
@@ -158,6 +185,7 @@ class PartitionAccount:
     first: int | None = None
     frontier: int | None = None
     committed: int | None = None
+    head: str | None = None
     offenders: list[Offender] = field(default_factory=list)
     offences: Counter[str] = field(default_factory=Counter)
     unprovable: Counter[str] = field(default_factory=Counter)
@@ -178,6 +206,8 @@ class Account:
     topic: str
     group: str
     partitions: list[PartitionAccount] = field(default_factory=list)
+    calls: int = 0
+    unprovable_calls: Counter[str] = field(default_factory=Counter)
     offenders: list[Offender] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -197,7 +227,7 @@ class Account:
     @property
     def unprovable(self) -> Counter[str]:
         """Reason -> records that nothing can be said about any more."""
-        return sum((p.unprovable for p in self.partitions), Counter[str]())
+        return sum((p.unprovable for p in self.partitions), Counter(self.unprovable_calls))
 
     @property
     def offences(self) -> Counter[str]:

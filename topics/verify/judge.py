@@ -54,6 +54,7 @@ class _Judge:
         self._numbering()
         self._offsets()
         self._notes()
+        self.ledger.audit.judge(self.edges)
         return account
 
     # ---- receipts against what was published -----------------------------------------------------------------------------
@@ -91,7 +92,8 @@ class _Judge:
         """
         edges = self.edges
         decisions = bit == DECIDED
-        if edges.decisions_compacted if decisions else edges.dead_letters_compacted:
+        erased = edges.decisions_erased if decisions else edges.dead_letters_erased
+        if erased or (edges.decisions_compacted if decisions else edges.dead_letters_compacted):
             return float("inf")
         if not (edges.decisions_trimmed if decisions else edges.dead_letters_trimmed):
             return -1

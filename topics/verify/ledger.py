@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from schemas.identity import decision_id
 from schemas.receipt import Receipt
+from topics.verify.audit import Audit
 from topics.verify.chain import Chain
 from topics.verify.facts import Outcome, PartitionAccount, Scope
 from topics.verify.source import CLOSED, DEAD, DECIDED, LATE, LOST, PARTED, SKIPPED, Source
@@ -57,9 +58,10 @@ class Strays:
 class Ledger:
     """Collects the facts of one source partition."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, anchor: str | None = None) -> None:
         self.scope = scope
         self.account = PartitionAccount(scope.topic, scope.partition)
+        self.audit = Audit(scope, self.account, anchor)
         self.source = Source()
         self.chain = Chain()
         self.claims = Claims()
@@ -80,14 +82,15 @@ class Ledger:
         """A record of ours that can not be read as what its topic is for."""
         self.account.offend("unreadable", topic, self.scope.partition, offset, detail)
 
-    def add_receipt(self, at: int, receipt: Receipt) -> None:
-        """The next receipt, read at its own offset `at`."""
+    def add_receipt(self, at: int, receipt: Receipt, head: str) -> None:
+        """The next receipt, read at its own offset `at`; `head` is the SHA-256 of its value in hex."""
         scope, account = self.scope, self.account
         if not self._ours(at, receipt):
             return
         before = self.chain.frontier
         for kind, detail in self.chain.add(receipt):
             account.offend(kind, scope.receipts, scope.partition, at, detail)
+        self.audit.receipt(at, receipt, head, tolerant=self.chain.tolerant)
         account.tally.receipts += 1
         account.promises.add(receipt.promise)
         number = len(self.claims.at)
@@ -109,6 +112,7 @@ class Ledger:
     def _ours(self, at: int, receipt: Receipt) -> bool:
         scope = self.scope
         if receipt.agent != scope.agent or receipt.run != scope.run:
+            self.audit.other_runs |= receipt.agent == scope.agent
             return False
         if receipt.topic != scope.topic:
             self.known_sources.add(receipt.topic)
@@ -163,9 +167,10 @@ class Ledger:
         if self.source.count(low, high, CLOSED) < high - low:
             self.behind += [(i, at) for i in self.source.where(low, high, CLOSED, False) if not self.source.marks[i] & LOST]
 
-    def add_late_receipt(self, receipt: Receipt) -> None:
+    def add_late_receipt(self, at: int, receipt: Receipt) -> None:
         """A receipt written while the outcomes were being read."""
         if receipt.agent == self.scope.agent and receipt.topic == self.scope.topic and receipt.run == self.scope.run:
+            self.audit.late(at, receipt)
             for first, end in receipt.closed:
                 self.source.mark(*self.source.between(first, end), LATE)
 
@@ -173,6 +178,11 @@ class Ledger:
     def add_decision(self, outcome: Outcome) -> None:
         """The next decision of the partition with the source's number."""
         self._add(outcome, DECIDED)
+
+    def ours(self, outcome: Outcome) -> bool:
+        """Whether an outcome is of this agent, run and source: others may share its topic."""
+        scope = self.scope
+        return (outcome.agent, outcome.topic) == (scope.agent, scope.topic) and outcome.run in (None, scope.run)
 
     def add_dead_letter(self, outcome: Outcome) -> None:
         """The next dead letter of the partition with the source's number."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
+from schemas.audit import Call
 from schemas.identity import input_hash
 from schemas.receipt import Receipt
 from topics.record import RawRecord
+from topics.verify.calls import CallFact
 from topics.verify.facts import Outcome
 
 PREFIX = "headrace_"
@@ -35,7 +38,9 @@ def decision(record: RawRecord) -> Outcome | str:
     source = body.get("source") if isinstance(body, dict) else None
     if not isinstance(source, dict):
         return "not a decision: it has no source"
-    return _outcome(record, {**body, **source, "topic": source.get("topic")})
+    made = _outcome(record, {**body, **source, "topic": source.get("topic")})
+    call = body.get("call_id")
+    return made._replace(call_id=call) if isinstance(made, Outcome) and isinstance(call, str) else made
 
 
 def dead_letter(record: RawRecord) -> Outcome | str:
@@ -50,6 +55,30 @@ def dead_letter(record: RawRecord) -> Outcome | str:
             said[name] = int(text)
     said.setdefault("run", None)
     return _outcome(record, said)
+
+
+def judgement_id(value: bytes) -> str:
+    """The decision that a judgement is about; empty where it can not be read."""
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return ""
+    id = body.get("decision_id") if isinstance(body, dict) else None
+    return id if isinstance(id, str) else ""
+
+
+def call(record: RawRecord) -> CallFact | str:
+    """The call in a record."""
+    value = record.value or b""
+    try:
+        made = Call.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"not a call: {'.'.join(str(part) for part in first['loc'])} {first['msg']}"
+    return CallFact(
+        record.offset, record.partition, made.call_id, made.worker, made.seq or 0, made.prev, made.unpublished,
+        sha256(value).hexdigest(),
+    )  # fmt: skip
 
 
 def altered(record: RawRecord, outcome: Outcome) -> bool:

@@ -19,11 +19,14 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import BrokerError, TopicError
 from schemas.identity import input_hash
+from topics.chain import head, letter_digest, value_digest
 from topics.ends import end_offsets
 from topics.progress import decode as decode_mark
 from topics.stable_offsets import stable_offsets
 from topics.tolerant.consumer import TolerantConsumer
 from topics.verify import parse
+from topics.verify.audit import DEAD_LETTERS, DECISIONS, JUDGEMENTS
+from topics.verify.calls import Calls
 from topics.verify.facts import Account, Edges, Offender, OrderKind, Outcome, Scope
 from topics.verify.judge import judge
 from topics.verify.ledger import Ledger
@@ -32,6 +35,7 @@ SETTLE_SECONDS = 5.0
 """How long an open transaction may hold up an end before what is in it is left to the next verification."""
 STALL_SECONDS = 30.0
 """Without any progress for this long, reading gives up."""
+NO_CALL = "model calls that decisions name are not there: their worker ended before it published them, or they were removed"
 Ends = dict[TopicPartition, int]
 Progress = Callable[[str, int, int], None]
 """Called with topic, partition and the number of records read from it."""
@@ -50,10 +54,16 @@ class Target:
     run: str = "live"
     order: OrderKind = "key"
     span: int = 50_000
+    judgements: str | None = None
+    calls: str | None = None
 
 
-async def verify_agent(client: Mapping[str, Any], target: Target, *, progress: Progress | None = None) -> Account:
+async def verify_agent(
+    client: Mapping[str, Any], target: Target, *, progress: Progress | None = None, anchors: Mapping[int, str] | None = None
+) -> Account:
     """Account for every input of one agent. `client` are aiokafka's connection arguments.
+
+    `anchors` are heads of the audit chain that somebody has kept, by partition: each has to be in the chain still.
 
     Raises TopicError when the source topic does not exist, BrokerError when the brokers stop answering.
     """
@@ -67,13 +77,18 @@ async def verify_agent(client: Mapping[str, Any], target: Target, *, progress: P
         for consumer in (reader, group):
             started.append(consumer)
             await consumer.start()
-        found = await shapes(client, [target.source, target.decisions, target.dead_letters, target.receipts])
-        return await _Reading(target, client, reader, group, found, progress or _quiet).run()
+        found = await shapes(client, [target.source, *_written(target), *([target.calls] if target.calls else [])])
+        return await _Reading(target, client, reader, group, found, progress or _quiet, anchors or {}).run()
     except KafkaError as error:
         raise BrokerError(f"verifying agent {target.agent}: {error!r}") from error
     finally:
         for consumer in started:
             await consumer.stop()
+
+
+def _written(target: Target) -> list[str]:
+    """The topics of one agent whose partitions have a source's numbers, receipts last."""
+    return [target.decisions, target.dead_letters, *([target.judgements] if target.judgements else []), target.receipts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,7 @@ def _quiet(topic: str, partition: int, records: int) -> None:
 class _Reading:
     def __init__(
         self, target: Target, client: Mapping[str, Any], reader: AIOKafkaConsumer, group: AIOKafkaConsumer,
-        shapes: Mapping[str, Shape], progress: Progress,
+        shapes: Mapping[str, Shape], progress: Progress, anchors: Mapping[int, str],
     ) -> None:  # fmt: skip
         self.target = target
         self.reader = reader
@@ -129,6 +144,8 @@ class _Reading:
         self.group = group
         self.shapes = shapes
         self.progress = progress
+        self.anchors = anchors
+        self.calls = Calls()
         self.account = Account(target.agent, target.source, target.group)
 
     async def run(self) -> Account:
@@ -137,13 +154,13 @@ class _Reading:
         if not numbers[target.source]:
             raise TopicError(f"verifying agent {target.agent}: its source topic {target.source} does not exist")
         for name, found in numbers.items():
-            if len(found) < len(numbers[target.source]):
+            if len(found) < len(numbers[target.source]) and name != target.calls:
                 self.account.notes.append(f"{name} has {len(found)} partitions, its source {len(numbers[target.source])}")
         tps = {name: [TopicPartition(name, n) for n in found] for name, found in numbers.items()}
         committed = await self._committed(tps[target.source])
         self.starts = await self._starts([tp for found in tps.values() for tp in found])
         receipts = await self._settled_ends(tps[target.receipts])
-        outcomes = await self._settled_ends([*tps[target.decisions], *tps[target.dead_letters]])
+        outcomes = await self._settled_ends([tp for name in _written(target)[:-1] for tp in tps[name]])
         late = await self._settled_ends(tps[target.receipts])
         ends = receipts | outcomes | await self._settled_ends(tps[target.source])
         for number in numbers[target.source]:
@@ -151,6 +168,8 @@ class _Reading:
         for name in (target.decisions, target.dead_letters):
             for number in numbers[name][len(numbers[target.source]) :]:
                 await self._beyond(TopicPartition(name, number), ends)
+        if target.calls:
+            await self._calls(tps[target.calls])
         return self.account
 
     # ---- one source partition ----------------------------------------------------------------------------------------------
@@ -158,9 +177,9 @@ class _Reading:
         target = self.target
         scope = Scope(
             target.agent, target.source, number, target.decisions, target.dead_letters, target.receipts, target.run,
-            target.order, target.span,
+            target.order, target.span, target.judgements or "",
         )  # fmt: skip
-        ledger = Ledger(scope)
+        ledger = Ledger(scope, self.anchors.get(number))
         source, receipts = TopicPartition(target.source, number), TopicPartition(target.receipts, number)
         async for batch in self._read(source, 0, ends.get(source, 0)):
             for record in batch:
@@ -172,32 +191,92 @@ class _Reading:
                 if isinstance(found, str):
                     ledger.unreadable(target.receipts, record.offset, found)
                 elif record.offset < end:
-                    ledger.add_receipt(record.offset, found)
+                    ledger.add_receipt(record.offset, found, head(record.value or b""))
                 else:
-                    ledger.add_late_receipt(found)
+                    ledger.add_late_receipt(record.offset, found)
         await self._outcomes(ledger, number, ends)
         edges = await self._edges(ledger, number, ends, committed)
         self.account.partitions.append(judge(ledger, edges))
 
     async def _outcomes(self, ledger: Ledger, number: int, ends: Ends) -> None:
-        decisions = TopicPartition(self.target.decisions, number)
+        decisions, audit = TopicPartition(self.target.decisions, number), ledger.audit
         async for batch in self._read(decisions, 0, ends.get(decisions, 0)):
             for record in batch:
+                if record.value is None:
+                    audit.erased(DECISIONS)
+                    continue
                 found = parse.decision(record)
                 if isinstance(found, str):
                     ledger.unreadable(decisions.topic, record.offset, found)
-                else:
-                    ledger.add_decision(found)
+                    audit.found(DECISIONS, record.offset, value_digest(record.value))
+                    continue
+                ledger.add_decision(found)
+                if ledger.ours(found):
+                    audit.found(DECISIONS, record.offset, value_digest(record.value), found.id)
+                    if found.call_id is not None and self.target.calls:
+                        self.calls.name(found.call_id, number, record.offset)
+        if self.target.judgements:
+            await self._judgements(ledger, TopicPartition(self.target.judgements, number), ends)
         dead = TopicPartition(self.target.dead_letters, number)
         async for batch in self._read(dead, 0, ends.get(dead, 0)):
             for record in batch:
                 found = parse.dead_letter(record)
                 if isinstance(found, str):
+                    if record.value is None and not record.headers:
+                        audit.erased(DEAD_LETTERS)
+                        continue
                     ledger.unreadable(dead.topic, record.offset, found)
+                    audit.found(DEAD_LETTERS, record.offset, letter_digest(record.value, record.headers))
                     continue
                 ledger.add_dead_letter(found)
+                if ledger.ours(found):
+                    audit.found(DEAD_LETTERS, record.offset, letter_digest(record.value, record.headers), found.id)
                 if parse.altered(record, found):
                     ledger.altered(found)
+
+    async def _judgements(self, ledger: Ledger, tp: TopicPartition, ends: Ends) -> None:
+        audit, tolerant = ledger.audit, ledger.chain.tolerant
+        if not audit.chained:
+            return  # nothing vouches for them
+        async for batch in self._read(tp, 0, ends.get(tp, 0)):
+            for record in batch:
+                if record.value is None:
+                    audit.erased(JUDGEMENTS)
+                else:
+                    audit.judgement(record.offset, record.value, parse.judgement_id(record.value) if tolerant else "")
+
+    async def _calls(self, tps: list[TopicPartition]) -> None:
+        """All calls of the agent. One may come a moment after its decisions: it is published beside them."""
+        assert self.target.calls is not None
+        at, loop = dict.fromkeys(tps, 0), asyncio.get_running_loop()
+        limit = loop.time() + SETTLE_SECONDS
+        while True:
+            for tp, end in (await self._settled_ends(tps)).items():
+                async for batch in self._read(tp, at[tp], end):
+                    for record in batch:
+                        found = parse.call(record)
+                        if isinstance(found, str):
+                            offender = Offender("unreadable", tp.topic, tp.partition, record.offset, found)
+                            self.account.offenders.append(offender)
+                        else:
+                            self.calls.add(found)
+                at[tp] = end
+            if not self.calls.missing or loop.time() > limit:
+                break
+            await asyncio.sleep(0.2)
+        trimmed = any((await self._starts(tps)).values()) or self.shapes[self.target.calls].compacted
+        self.calls.close(trimmed=trimmed)
+        account = self.account
+        account.calls = self.calls.calls + self.calls.unchained
+        for kind, partition, offset, detail in self.calls.wrong:
+            account.offenders.append(Offender(kind, self.target.calls, partition, offset, detail))
+        missing = self.calls.missing
+        if missing and trimmed:
+            account.notes.append(f"{len(missing)} calls that decisions name are gone from {self.target.calls} (retention)")
+        elif missing:
+            account.unprovable_calls[NO_CALL] = len(missing)
+            account.notes.append("the first decisions without their call: " + ", ".join(
+                f"{self.target.decisions}/{partition} offset {offset}" for partition, offset in missing[:5]))  # fmt: skip
 
     async def _edges(self, ledger: Ledger, number: int, ends: Ends, committed: tuple[int, str] | None) -> Edges:
         """Where the logs began once all was read: what retention removed meanwhile counts as removed."""
@@ -211,12 +290,21 @@ class _Reading:
         return Edges(
             source_start=now.get(source, 0), source_end=ends.get(source, 0),
             source_compacted=self.shapes[target.source].compacted,
-            decisions_trimmed=trimmed[0], decisions_compacted=self.shapes[target.decisions].compacted,
-            dead_letters_trimmed=trimmed[1], dead_letters_compacted=self.shapes[target.dead_letters].compacted,
+            decisions_trimmed=trimmed[0],
+            decisions_compacted=self.shapes[target.decisions].compacted, decisions_erased=bool(ledger.audit.nulls(DECISIONS)),
+            dead_letters_trimmed=trimmed[1],
+            dead_letters_compacted=self.shapes[target.dead_letters].compacted,
+            dead_letters_erased=bool(ledger.audit.nulls(DEAD_LETTERS)),
+            judgements_trimmed=self.target.judgements is not None and await self._trimmed(self.target.judgements, number),
+            judgements_compacted=self.target.judgements is not None and self.shapes[self.target.judgements].compacted,
             receipts_trimmed=trimmed[2] or self.shapes[target.receipts].compacted,
             committed=committed[0] if committed else None, committed_after=after,
             done=decode_mark(*committed).done if committed else (),
         )  # fmt: skip
+
+    async def _trimmed(self, topic: str, number: int) -> bool:
+        tp = TopicPartition(topic, number)
+        return tp in self.starts and (await self._starts([tp]))[tp] > 0
 
     async def _beyond(self, tp: TopicPartition, ends: Ends) -> None:
         """Outcomes of ours in a partition that the source does not have."""

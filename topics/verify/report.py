@@ -28,13 +28,15 @@ def _agent(account: Account) -> dict[str, Any]:
     return {
         "agent": account.agent, "topic": account.topic, "group": account.group, "ok": account.ok,
         "promises": sorted(account.promises), **account.totals.as_dict(), "skips_by_rule": dict(account.skips),
-        "offences": dict(account.offences), "unprovable": dict(account.unprovable), "notes": _notes(account),
+        "calls": account.calls, "offences": dict(account.offences), "unprovable": dict(account.unprovable),
+        "notes": _notes(account),
         "offenders": [
             {"kind": o.kind, "topic": o.topic, "partition": o.partition, "offset": o.offset, "detail": o.detail}
             for o in account.all_offenders
         ],
         "partitions": [
-            {"partition": p.partition, "first": p.first, "frontier": p.frontier, "committed": p.committed, **p.tally.as_dict()}
+            {"partition": p.partition, "first": p.first, "frontier": p.frontier, "committed": p.committed, "head": p.head,
+             **p.tally.as_dict()}
             for p in account.partitions
         ],
     }  # fmt: skip
@@ -56,6 +58,7 @@ def lines(account: Account) -> list[str]:
         f"  {t.unaccounted} unaccounted, {t.repeated} repeated, {t.out_of_order} out of order,"
         f" {t.pending} not decided yet, {t.receipts} receipts",
     ]
+    out += _audit(account, t)
     if t.lost:
         out.append(f"  ALARM: {t.lost} offsets were removed by retention before they were read; raise retention or add workers")
     if t.changed:
@@ -65,6 +68,19 @@ def lines(account: Account) -> list[str]:
     out += [f"  can not be proven: {number} records: {reason}" for reason, number in account.unprovable.items()]
     out += [f"  note: {note}" for note in _notes(account)]
     return out + _offenders(account)
+
+
+def _audit(account: Account, t: Tally) -> list[str]:
+    """What the chain vouches for; nothing where no receipt has one."""
+    heads = [f"{p.partition}:{p.head[:16]}" for p in account.partitions if p.head is not None]
+    if not (t.anchored or t.erased):
+        return []
+    erased = f", {t.erased} erased (their digests stand)" if t.erased else ""
+    loose = f", {t.unanchored} outside it (repeats, or older than it)" if t.unanchored else ""
+    return [
+        f"  audit chain: {t.anchored} records as their receipts anchor them{erased}{loose}, {account.calls} model calls",
+        f"  heads: {' '.join(heads)}",
+    ]
 
 
 def _offenders(account: Account) -> list[str]:

@@ -79,7 +79,8 @@ def test_a_healthy_history_has_no_offender_and_adds_up() -> None:
     assert account.offenders == []
     assert account.tally.as_dict() == {
         "records": 8, "decisions": 5, "dead_letters": 1, "skips": 2, "unaccounted": 0, "repeated": 0, "changed": 0,
-        "out_of_order": 0, "lost": 0, "pending": 2, "ahead": 0, "receipts": 3,
+        "out_of_order": 0, "lost": 0, "pending": 2, "ahead": 0, "receipts": 3, "anchored": 0, "erased": 0, "unanchored": 0,
+        "tombstones": 0, "forks": 0,
     }  # fmt: skip
     assert account.skips == {"closed-loan": 2}
     assert (account.first, account.frontier, account.committed) == (0, 8, 8)
@@ -100,6 +101,10 @@ def test_every_kind_of_offence_is_seeded_somewhere() -> None:
     """No kind of offender is without a test that provokes it."""
     seeded = {kind for _, kinds in SEEDED.values() for kind in kinds}
     elsewhere = {"missing_part", "altered", "unreadable"}  # below, and in the tests of reading
+    elsewhere |= {  # tests/topics/verify/test_audit.py and test_calls.py
+        "chain_break", "chain_fork", "chain_count", "anchor_lost", "changed", "removed", "inserted", "moved", "call_changed",
+        "call_gap",
+    }  # fmt: skip
     assert seeded | elsewhere == set(OFFENCES)
 
 

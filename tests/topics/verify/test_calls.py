@@ -1,0 +1,104 @@
+"""Calls as chains of their workers: what is gone shows, whether or not a decision names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from schemas.audit import Call, CallStatus
+from topics.publish.call_chain import CallChain
+from topics.record import Raw
+from topics.verify import parse
+from topics.verify.calls import CallFact, Calls
+
+
+def call(number: int, status: CallStatus = "ok") -> Call:
+    """A call of its own."""
+    return Call(
+        call_id=f"c{number}", agent="a", endpoint="http://m", model_requested="m", request_hash="", status=status,
+    )  # fmt: skip
+
+
+def sealed(count: int, worker: str = "w", unpublished: int = 0) -> list[CallFact]:
+    """The calls of one run of a worker as verification reads them; the third timed out, and no decision names it."""
+    chain = CallChain(worker)
+    values = [chain.seal(call(n, "timeout" if n == 2 else "ok"), unpublished if n == count - 1 else 0) for n in range(count)]
+    facts = [parse.call(Raw("t", value, offset=at)) for at, value in enumerate(values)]
+    return [fact for fact in facts if isinstance(fact, CallFact)]
+
+
+def wrong(calls: Sequence[CallFact], *, trimmed: bool = False) -> list[str]:
+    """The kinds of what is wrong with a log of calls."""
+    found = Calls()
+    for one in calls:
+        found.add(one)
+    found.close(trimmed=trimmed)
+    return [offence.kind for offence in found.wrong]
+
+
+def test_whole_chains_of_two_workers_are_sound() -> None:
+    """Each worker counts for itself, and their calls may lie between each other's."""
+    one, two = sealed(4, "w1"), sealed(4, "w2")
+    assert wrong([x for pair in zip(one, two, strict=True) for x in pair]) == []
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_a_removed_call_leaves_a_gap(index: int) -> None:
+    """Also one that timed out and that no decision names."""
+    calls = sealed(5)
+    del calls[index]
+    assert wrong(calls) == ["call_gap"]
+
+
+def test_a_gap_that_the_worker_owns_up_to_is_no_offence() -> None:
+    """A broker that was away: the worker says in its later calls how many it could not publish."""
+    calls = sealed(5, unpublished=1)
+    del calls[1]
+    assert wrong(calls) == []
+    del calls[1]
+    assert wrong(calls) == ["call_gap"]
+
+
+def test_retention_excuses_a_beginning_and_no_middle() -> None:
+    """Of a log that was cut at its beginning chains begin where they may."""
+    calls = sealed(6)
+    assert wrong(calls[2:], trimmed=True) == []
+    assert wrong(calls[2:], trimmed=False) == ["call_gap"]
+    assert wrong([*calls[2:3], *calls[4:]], trimmed=True) == ["call_gap"]
+
+
+def test_a_changed_call_does_not_fit_the_next_one() -> None:
+    """The one after it names the hash of what it was."""
+    calls = sealed(4)
+    calls[1] = calls[1]._replace(digest="ab" * 32)
+    assert wrong(calls) == ["call_changed"]
+
+
+def test_a_batch_that_was_sent_twice_is_a_repeat() -> None:
+    """A producer that was not answered sends again: the same bytes are no offence, others under the same number are."""
+    calls = sealed(4)
+    assert wrong([*calls, *calls[2:]]) == []
+    assert wrong([*calls, calls[2]._replace(digest="cd" * 32)]) == ["call_changed"]
+
+
+def test_decisions_whose_call_is_gone_are_named() -> None:
+    """The first decision that names a call stands for it."""
+    found = Calls()
+    for at, name in enumerate(("c0", "c9", "c9")):
+        found.name(name, 1, at)
+    for one in sealed(2):
+        found.add(one)
+    assert found.missing == [(1, 1)]
+
+
+def test_calls_older_than_the_chain_are_counted() -> None:
+    """A call without a worker is no member of any chain, and no offence."""
+    fact = parse.call(Raw("t", call(1).model_dump_json(by_alias=True).encode()))
+    assert isinstance(fact, CallFact)
+    assert wrong([fact]) == []
+
+
+def test_what_is_no_call_is_said() -> None:
+    """Parsing is total."""
+    assert "not a call" in str(parse.call(Raw("t", b"[]")))
