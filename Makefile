@@ -7,7 +7,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cdc test check bench docs schemas requirements clean
+.PHONY: help demo demo-cdc test check bench bench-inference docs schemas requirements clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench: $(VENV)/.dev  ## CPU, goodput, latency and memory beside their peers, as 
 
 schemas: $(VENV)/.run  ## write schemas/v1/*.json from the models
 	@$(BIN)/python -m schemas.export
+
+bench-inference: $(VENV)/.dev  ## what asking a model costs, beside its peers, as ratios; ARGS=--json
+	@$(BIN)/python -m tests.bench.inference $(ARGS)
 
 docs: $(VENV)/.dev  ## write the reference pages that are made from the code
 	@$(BIN)/python -m tests.support.generate_docs

@@ -23,7 +23,7 @@ import orjson
 from aiohttp import web
 
 from models.sandbox_faults import ANSWER_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
-from models.sandbox_fill import fill
+from models.sandbox_fill import fill, inlined
 from models.sandbox_limits import Bucket, latency
 from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
@@ -288,6 +288,7 @@ def _read(body: bytes, rejects: frozenset[str]) -> _Asked:
         name, schema = str(declared.get("name", "")), declared.get("schema")
         if not isinstance(schema, dict):
             raise _Refuse("response_format.json_schema has no schema", "response_format")
+        schema = inlined(schema)
     elif found := _PLAIN_SCHEMA.search(messages[0][1]):
         name, schema = found[1], orjson.loads(found[2])
     limit = request.get("max_completion_tokens", request.get("max_tokens"))

@@ -15,6 +15,27 @@ def fill(schema: Mapping[str, Any], features: Any) -> Any:
     return _value(schema, seed, "")
 
 
+def inlined(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema with each `#/$defs/...` in its place, as clients that write schemas with pydantic alone send them.
+
+    A definition that contains itself ends as one that allows everything: this is no validator.
+    """
+    defs = schema.get("$defs")
+    if not isinstance(defs, Mapping):
+        return schema
+
+    def inline(part: Any, within: tuple[str, ...]) -> Any:
+        if isinstance(part, Mapping):
+            name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+            if name in defs:
+                return {} if name in within else inline(defs[name], (*within, name))
+            return {key: inline(member, within) for key, member in part.items() if key != "$defs"}
+        return [inline(member, within) for member in part] if isinstance(part, list) else part
+
+    found: Mapping[str, Any] = inline(schema, ())
+    return found
+
+
 def _value(schema: Mapping[str, Any], seed: bytes, path: str) -> Any:
     if "const" in schema:
         return schema["const"]

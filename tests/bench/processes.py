@@ -72,10 +72,11 @@ class Contender:
 
 @contextlib.asynccontextmanager
 async def contender(module: str, given: dict[str, Any], python: Path | None = None) -> AsyncIterator[Contender]:
-    """Run `tests.bench.contenders.MODULE` with a configuration; whatever happens, it has ended afterwards."""
+    """Run `tests.bench.contenders.MODULE`, or a module named in full, with a configuration; afterwards it has ended."""
+    name = module if "." in module else f"tests.bench.contenders.{module}"
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            str(python or sys.executable), "-W", "ignore", "-m", f"tests.bench.contenders.{module}", json.dumps(given),
+            str(python or sys.executable), "-W", "ignore", "-m", name, json.dumps(given),
             stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         started = Contender(module, process, log)

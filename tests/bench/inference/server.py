@@ -1,0 +1,46 @@
+"""The sandbox in a process of its own: `async with serving(...) as base_url`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from models.sandbox import Sandbox, SandboxConfig
+from tests.bench.processes import ROOT
+
+
+@contextlib.asynccontextmanager
+async def serving(**config: Any) -> AsyncIterator[str]:
+    """The base URL of a sandbox with this configuration, for as long as the context lasts."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.inference.server", json.dumps(config), stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        yield line.decode().strip()
+    finally:
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    async with Sandbox(SandboxConfig(**json.loads(sys.argv[1]))) as sandbox:
+        sys.stdout.write(sandbox.base_url + "\n")
+        sys.stdout.flush()
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
