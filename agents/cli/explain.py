@@ -216,10 +216,14 @@ def _block(title: str, value: Any) -> Iterator[str]:
     if value is None or value in ({}, [], ""):
         return
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    indent = " " * (len(title) - len(title.lstrip()))
+    indent = " " * (len(title) - len(title.lstrip()) + 2)
     if len(text) <= WIDE:
         yield f"{title}: {text}"
-        return
-    yield f"{title}:"
-    for line in (text if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)).splitlines():
-        yield f"{indent}  {line}"
+    elif isinstance(value, Mapping):
+        yield f"{title}:"
+        for name, item in value.items():
+            yield from _block(f"{indent}{name}", item)
+    else:
+        yield f"{title}:"
+        for item in value.splitlines() if isinstance(value, str) else value:
+            yield indent + (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))

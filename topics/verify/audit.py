@@ -108,7 +108,11 @@ class Audit:
         found = anchors.findings(trimmed=trimmed, compacted=compacted)
         tally.anchored += found.anchored
         tally.erased += found.erased
-        tally.unanchored += found.loose + found.repeats
+        tally.unanchored += found.loose + found.repeats + found.ahead
+        if found.ahead:
+            end = f"the end of {topic}/{self._scope.partition}"
+            self._account.notes.append(f"{found.ahead} records at {end} are anchored by no receipt yet: a commit is under way, "
+                                       "or was left half done")  # fmt: skip
         for at, receipt in found.changed:
             self._offend("changed", topic, at, f"this {one} is not the one that the receipt at offset {receipt} anchors")
         for receipt, number in found.removed:
