@@ -203,7 +203,10 @@ class Writer:
         self, context: Context[Any], origin: Origin, ruled: Ruled, answer: Answer[Any] | None, features: BaseModel | None,
         tiers: list[str],
     ) -> Outbound | None:  # fmt: skip
-        """The audit of the same decision, or None where no judgements topic is kept."""
+        """The audit of the same decision, or None where no judgements topic is kept.
+
+        Its key is the decision's id: under a compacting policy a tombstone of that key erases it, and nothing else.
+        """
         if self._judgements is None:
             return None
         value = answer.value if answer else None
@@ -221,7 +224,7 @@ class Writer:
             "status": answer.status if answer else None, "why": (answer.why or None) if answer else None,
             "endpoint": answer.endpoint if answer else None,
         }  # fmt: skip
-        return Outbound(self._judgements, context.subject.encode(), dump(body), (), "audit")
+        return Outbound(self._judgements, origin.id.encode(), dump(body), (), "audit")
 
 
 def _path(tiers: list[str], answer: Answer[Any] | None) -> list[str]:

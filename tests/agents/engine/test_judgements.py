@@ -1,0 +1,74 @@
+"""The judgement of a decision: what was shown, what came back, on which way, and under which key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from agents.engine.pipeline import Pipeline
+from agents.engine.verdicts import Site
+from models.contract import Answer
+from schemas.audit import Judgement
+from tests.support.simple_agent import OrderAnswer, Scripted, order, simple_agent
+
+ANSWERED: Answer[Any] = Answer("answered", OrderAnswer(risk=7, verdict="accept"), raw={"risk": "7"}, call_id="c1", position=3)
+
+
+def judged(answer: Answer[Any], *, fallback: bool = False, wish: str = "") -> tuple[Judgement, bytes | None, str]:
+    """The judgement, its key and the decision's id of one record that was answered so."""
+    agent = simple_agent(Scripted())
+    pipeline = Pipeline(agent, Site(manifest="m"), dead_letters="dlq", judgements="j", joins=None, wall_ms=lambda: 1)
+    (item,) = pipeline.read(pipeline.new_state(0), order("a", 5, wish))
+    item.joins = {}
+    pipeline.prepare(item)
+    if item.settled is None:
+        pipeline.conclude(item, answer, fallback=fallback)
+    assert item.settled is not None
+    decision, audit = item.settled.outbound
+    assert (audit.topic, audit.purpose) == ("j", "audit")
+    return Judgement.model_validate_json(audit.value or b""), audit.key, orjson.loads(decision.value or b"")["id"]
+
+
+def test_what_was_shown_and_answered_is_kept() -> None:
+    """Features, the answer as it came and as it was understood, call and position; the key is the decision's id."""
+    found, key, id = judged(ANSWERED)
+    assert (found.decision_id, key) == (id, id.encode())
+    assert found.features == {"who": "a", "amount": 5, "wish": ""}
+    assert (found.raw_answer, found.answer) == ({"risk": "7"}, {"risk": 7, "verdict": "accept"})
+    assert (found.call_id, found.position, found.tiers, found.status, found.cache) == ("c1", 3, ["model"], "answered", None)
+    assert (found.proposed_outcome, found.outcome, found.rules) == ("accept", "accept", [])
+
+
+def test_masked_features_are_kept_as_they_were_shown() -> None:
+    """Where something masked the features on their way, the audit has the masks, not what was behind them."""
+    found, _, _ = judged(Answer("answered", ANSWERED.value, shown={"who": "p-81f3", "amount": 5}))
+    assert found.features == {"who": "p-81f3", "amount": 5}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fallback", "tiers"),
+    [
+        (Answer("answered", ANSWERED.value, tiers=("scorecard", "model")), False, ["scorecard", "model"]),
+        (Answer("answered", ANSWERED.value, tier="scorecard"), True, ["fallback"]),
+        (Answer("timeout", why="too late", tiers=("scorecard", "model")), False, ["scorecard", "model", "none"]),
+    ],
+)
+def test_the_way_through_the_tiers_is_kept(answer: Answer[Any], fallback: bool, tiers: list[str]) -> None:
+    """In order, those inside a cascade among them, and last the one that decided."""
+    assert judged(answer, fallback=fallback)[0].tiers == tiers
+
+
+def test_a_cached_answer_says_so() -> None:
+    """The origin in the cache, and the call that the answer once came from."""
+    found, _, _ = judged(Answer("answered", ANSWERED.value, call_id="old", cache="hit", endpoint="http://m/v1"))
+    assert (found.cache, found.call_id, found.endpoint) == ("hit", "old", "http://m/v1")
+
+
+def test_no_answer_and_a_rule_are_told_apart() -> None:
+    """Without an answer the status says how asking ended; a rule before the model was never asked."""
+    late, _, _ = judged(Answer("timeout", why="no answer before the deadline"))
+    assert (late.status, late.why, late.answer, late.outcome) == ("timeout", "no answer before the deadline", None, "review")
+    ruled, _, _ = judged(ANSWERED, wish="rule")
+    assert (ruled.status, ruled.features, ruled.tiers, ruled.rules) == (None, None, ["rule"], ["asked-for-rule"])
