@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     agents: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says; weight, "
-        "its part of the model account's limits (equal parts unless set). "
+        "its part of the model account's limits (equal parts of a worker's agents unless set; set it where agents run apart). "
         'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
     )
     group_prefix: str = Field(

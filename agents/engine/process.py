@@ -21,11 +21,12 @@ from typing import Any
 from mode import Service
 from prometheus_client import CollectorRegistry, start_http_server
 
+from agents.engine.inference import Inference
 from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
 from agents.engine.manifests import manifest_of
 from agents.engine.metrics import AgentCollector, AuditSource, EngineSource, ReferenceSource, Source, TransportSource
-from agents.engine.model_watch import ModelWatch, Watched
+from agents.engine.model_watch import ModelWatch
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
@@ -34,7 +35,6 @@ from agents.engine.verdicts import Site
 from agents.engine.watch import PollWatch, Watching, patience
 from agents.settings import Settings
 from models.contract import Ask, Scorer
-from models.resolve import resolve
 from schemas.audit import Call
 from schemas.errors import ConfigError, FatalError
 from schemas.manifest import Manifest
@@ -103,6 +103,7 @@ class Worker:
         self._fatal: BaseException | None = None
         self._follows: list[asyncio.Task[None]] = []
         self._model = ModelWatch()
+        self._inference = Inference(settings, self._agents, self._model)
         self._probing: asyncio.Task[None] | None = None
         self._watching = Watching(())
         self.running: list[Running] = []
@@ -297,8 +298,7 @@ class Worker:
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
         agent = placed(tuned(agent, settings), registry)
-        asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
-        manifest = manifest_of(agent, model=settings.model_name if asks else None)
+        manifest = manifest_of(agent, model=settings.model_name if self._inference.asks(agent) else None)
         key = manifest.hash()
         folder = Path(settings.data_dir) / "tables" / agent.name
         tables = {
@@ -315,6 +315,7 @@ class Worker:
             agent, pipeline, scorer, fallback=agent.fallback, joins=joins, on_fatal=self.fail,
             ready=self._tables_ready(agent, tables) if tables else None,
             positions=lambda: [p for table in tables.values() for p in table.positions()],
+            owned=self._inference.owned(agent),
         )  # fmt: skip
         app = make_app(
             self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),
@@ -337,20 +338,13 @@ class Worker:
         return ready
 
     def _scorer(self, agent: Agent, manifest: str) -> Scorer:
-        settings = self._settings
         topic = names.calls(agent.name)
-
         chain = CallChain(f"{socket.gethostname()}:{os.getpid()}:{time.time_ns():x}")
 
         def record(call: Call) -> None:
             self._side.offer(topic, chain.key, chain.seal(call, self._side.unpublished(topic)))
 
-        scorer = resolve(
-            agent.scorer, base_url=settings.model_base_url, api_key=self._secret(), model=settings.model_name, agent=agent.name,
-            on_call=record, concurrency=agent.in_flight, manifest=manifest,
-        )  # fmt: skip
-        asks = isinstance(agent.scorer, Ask) and settings.model_base_url is not None
-        return Watched(scorer, agent.name, agent.on_no_answer, self._model) if asks else scorer
+        return self._inference.scorer(agent, manifest=manifest, on_call=record)
 
     def _feed(self, agent: Agent) -> Feed:
         settings = self._settings

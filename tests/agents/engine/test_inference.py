@@ -1,0 +1,64 @@
+"""What stands between engines and models: one line for all agents, shares of its account by weight and partitions."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.engine.inference import Inference, weights
+from agents.engine.model_watch import ModelWatch
+from agents.settings import Settings
+from models.contract import Ask
+from models.sandbox import Sandbox, SandboxConfig
+from schemas.errors import ConfigError
+from tests.support.scoring import questions, soon, statuses
+from tests.support.simple_agent import OrderAnswer, Scripted, simple_agent
+
+ASKING = Ask(OrderAnswer, "Judge the orders.")
+
+
+async def test_agents_of_a_process_share_one_line_and_have_their_parts_of_it() -> None:
+    """Both go through one admission; an agent without partitions has no room, and whoever owns some has its part."""
+    first, second = simple_agent(ASKING, name="first"), simple_agent(ASKING, name="second")
+    async with Sandbox(SandboxConfig(rpm=600)) as server:
+        settings = Settings(
+            model_base_url=server.base_url, model_rpm=600, agents={"first": {"weight": 0.75}, "second": {"weight": 0.25}}
+        )
+        inference = Inference(settings, [first, second], ModelWatch())
+        scorers = [inference.scorer(agent, manifest="m", on_call=lambda call: None) for agent in (first, second)]
+        for agent, part in ((first, 0.5), (second, 0.0)):
+            tell = inference.owned(agent)
+            assert tell is not None
+            tell(part)
+        assert inference.admission is not None
+        shares = {name: line.share for name, line in inference.admission.core._lines.items()}
+        assert shares == {"first": 0.375, "second": 0.0}
+        answers = await scorers[0].score(questions(3), soon(30))
+        (late,) = await scorers[1].score(questions(1), soon(0.3))
+        for scorer in scorers:
+            await scorer.close()
+        assert server.meter.requests == 1
+    assert statuses(answers) == ["answered"] * 3
+    assert late.status == "timeout"
+
+
+async def test_without_a_model_an_ask_is_unavailable_and_other_scorers_are_as_they_are() -> None:
+    """Nothing is opened, and there is no share to tell of."""
+    asking, own = simple_agent(ASKING, name="asking"), Scripted()
+    inference = Inference(Settings(model_base_url=None), [asking], ModelWatch())
+    scorer = inference.scorer(asking, manifest="m", on_call=lambda call: None)
+    assert statuses(await scorer.score(questions(2), soon(5))) == ["unavailable"] * 2
+    assert inference.owned(asking) is None
+    assert inference.scorer(simple_agent(own), manifest="m", on_call=lambda call: None) is own
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1.5, "half", True])
+def test_a_weight_that_is_no_part_is_refused_by_name(weight: object) -> None:
+    """The message says which agent and what it may be."""
+    with pytest.raises(ConfigError, match="HEADRACE_AGENTS for first: weight"):
+        weights([simple_agent(ASKING, name="first")], Settings(agents={"first": {"weight": weight}}))
+
+
+def test_unless_it_is_set_agents_that_ask_have_equal_parts() -> None:
+    """Those that ask no model have none."""
+    agents = [simple_agent(ASKING, name="a"), simple_agent(ASKING, name="b"), simple_agent(Scripted(), name="c")]
+    assert weights(agents, Settings()) == {"a": 0.5, "b": 0.5}
