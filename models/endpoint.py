@@ -84,6 +84,12 @@ class _Client(openai.DefaultAioHttpClient):
         return response
 
 
+def without_credentials(base_url: str) -> str:
+    """Where an endpoint is, for a person: no user, no password, no query."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 class Endpoint:
     """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key."""
 
@@ -95,7 +101,7 @@ class Endpoint:
             raise ConfigError("opening the model endpoint: HEADRACE_MODEL_BASE_URL must be like https://host/v1")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
             raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
-        self.where = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        self.where = without_credentials(base_url)
         # Given explicitly, or the SDK would take OPENAI_API_KEY and send the key of another service here.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,

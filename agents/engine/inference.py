@@ -1,6 +1,6 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Watched -> ChatScorer -> gates of the line (admission) -> endpoint
+    Watched -> ChatScorer -> gates of the line (breaker, admission) -> endpoint
 
 Agents of one process share a line, its connections and what it found out of the endpoint's limits.
 """
@@ -15,8 +15,10 @@ from agents.engine.spec import DecisionAgent
 from agents.settings import Settings
 from models.admission import Limits
 from models.admission_gate import AdmissionGate
+from models.breaker_gate import BreakerGate
 from models.chat import ChatScorer
 from models.contract import Ask, CallSink, Scorer
+from models.endpoint import without_credentials
 from models.instant import NoModel
 from models.line import Line
 from schemas.errors import ConfigError
@@ -33,6 +35,7 @@ class Inference:
         self._weights = weights(agents, settings)
         self._line: Line | None = None
         self.admission: AdmissionGate | None = None
+        self.breaker: BreakerGate | None = None
 
     def asks(self, agent: Agent) -> bool:
         """Whether this agent asks a language model that is configured."""
@@ -64,9 +67,10 @@ class Inference:
         assert settings.model_base_url is not None
         limits = Limits(settings.model_rpm, settings.model_tpm, settings.model_concurrency, queue=settings.model_concurrency)
         self.admission = AdmissionGate(limits)
+        self.breaker = BreakerGate(without_credentials(settings.model_base_url))
         key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
         self._line = Line(
-            settings.model_base_url, key, settings.model_name, gates=(self.admission,), pacer=self.admission,
+            settings.model_base_url, key, settings.model_name, gates=(self.breaker, self.admission), pacer=self.admission,
             connections=settings.model_concurrency,
         )  # fmt: skip
         return self._line

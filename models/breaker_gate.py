@@ -1,0 +1,37 @@
+"""BreakerGate: a breaker as a gate: nobody waits for an endpoint that fails, the answer is that it does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from models.breaker import Breaker, BreakerStats
+from models.gate import Asking, Ended, Leave, Refused
+
+
+class BreakerGate:
+    """A models.gate.Gate. `where` names the endpoint for a person."""
+
+    def __init__(self, where: str, breaker: Breaker | None = None) -> None:
+        self.breaker = breaker or Breaker()
+        self._where = where
+
+    @property
+    def stats(self) -> BreakerStats:
+        """Counters since the start."""
+        return self.breaker.stats
+
+    def available(self) -> bool:
+        """Whether a request would pass now."""
+        return self.breaker.available(asyncio.get_running_loop().time())
+
+    async def enter(self, asking: Asking, deadline: float) -> Leave:
+        """Pass at once. Raises Refused while the endpoint is given time."""
+        now = asyncio.get_running_loop().time()
+        if not self.breaker.enter(now):
+            pause = self.breaker.until - now
+            again = f"it is asked again in {pause:.0f} s" if pause >= 0.5 else "others are trying it"
+            raise Refused("unavailable", f"{self._where} failed ({self.breaker.stats.why}); {again}")
+        return self._leave
+
+    def _leave(self, ended: Ended) -> None:
+        self.breaker.left(ended, asyncio.get_running_loop().time())

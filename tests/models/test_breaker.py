@@ -1,0 +1,205 @@
+"""The breaker: which ends open it, who probes, how it comes back, and what an outage of a minute costs."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.breaker import IN_A_ROW, LONGEST_PAUSE, WINDOW, Breaker
+from models.breaker_gate import BreakerGate
+from models.gate import Asking, End, Ended, Refused
+from models.sandbox import Sandbox, SandboxConfig
+from schemas.audit import Call
+from tests.support.scoring import chat, questions, soon, statuses
+
+
+def half() -> float:
+    """A chance that neither shortens nor lengthens a pause."""
+    return 0.5
+
+
+def fails(breaker: Breaker, now: float, *ends: Ended) -> None:
+    """So many requests one after the other."""
+    for ended in ends:
+        assert breaker.enter(now)
+        breaker.left(ended, now)
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "timeout", "protocol"])
+def test_five_failures_in_a_row_open_it(kind: End) -> None:
+    """And four do not."""
+    breaker = Breaker(half)
+    fails(breaker, 0.0, *[Ended(kind)] * (IN_A_ROW - 1), Ended("served"), *[Ended(kind)] * (IN_A_ROW - 1))
+    assert breaker.state == "closed"
+    fails(breaker, 0.0, Ended(kind))
+    assert (breaker.state, breaker.available(0.9), breaker.available(1.1)) == ("open", False, True)
+
+
+def test_half_of_the_last_ones_open_it_without_a_row() -> None:
+    """Every second request fails."""
+    breaker = Breaker(half)
+    for number in range(WINDOW + 1):
+        assert breaker.state == "closed"
+        fails(breaker, 0.1 * number, Ended("served" if number % 2 else "unavailable"))
+    assert breaker.state == "open"
+
+
+@pytest.mark.parametrize("ended", [Ended("exhausted", status=429), *(Ended("rejected", status=s) for s in (401, 403, 404))])
+def test_what_no_other_request_would_survive_opens_it_at_once(ended: Ended) -> None:
+    """A quota that is used up, a key or a path that is refused."""
+    breaker = Breaker(half)
+    fails(breaker, 0.0, ended)
+    assert breaker.state == "open"
+
+
+@pytest.mark.parametrize(
+    "ended", [Ended("limited", status=429), *(Ended("rejected", status=s) for s in (400, 422, 307)), Ended("unsent")]
+)
+def test_what_says_nothing_about_the_endpoint_never_opens_it(ended: Ended) -> None:
+    """A 429 least of all."""
+    breaker = Breaker(half)
+    fails(breaker, 0.0, *[ended] * 100)
+    assert breaker.state == "closed"
+
+
+def test_pauses_double_up_to_half_a_minute_and_start_anew_after_a_recovery() -> None:
+    """One probe each time."""
+    breaker, now, pauses = Breaker(half), 0.0, list[float]()
+    fails(breaker, now, *[Ended("timeout")] * IN_A_ROW)
+    for _ in range(8):
+        pauses.append(breaker.until - now)
+        now = breaker.until
+        assert breaker.enter(now)
+        assert not breaker.enter(now)
+        breaker.left(Ended("timeout"), now)
+    assert pauses == [1, 2, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    now = breaker.until
+    for _ in range(200):
+        if breaker.enter(now):
+            breaker.left(Ended("served"), now)
+    assert breaker.state == "closed"
+    fails(breaker, now, *[Ended("timeout")] * IN_A_ROW)
+    assert breaker.until - now == 1
+
+
+@pytest.mark.parametrize("ended", [Ended("unsent"), Ended("limited")])
+def test_a_probe_that_says_nothing_is_replaced_by_the_next(ended: Ended) -> None:
+    """A cancelled or limited probe keeps the breaker neither open nor shut."""
+    breaker = Breaker(half)
+    fails(breaker, 0.0, *[Ended("timeout")] * IN_A_ROW)
+    assert breaker.enter(2.0)
+    breaker.left(ended, 2.0)
+    assert breaker.enter(2.0)
+    breaker.left(Ended("served"), 2.1)
+    assert breaker.state == "slow start"
+
+
+class Machine(RuleBasedStateMachine):
+    """Any order of requests, ends and pauses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker(half)
+        self.now = 0.0
+        self.flying = 0
+        self.probing = False
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def enter(self) -> None:
+        available = self.breaker.available(self.now)
+        was = self.breaker.state
+        assert self.breaker.enter(self.now) is available
+        self.flying += available
+        if was in ("open", "half open") and available:
+            assert was == "open"
+            assert self.breaker.state == "half open"
+
+    @precondition(lambda self: self.flying > 0)
+    @rule(kind=st.sampled_from(["served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent"]))
+    def end(self, kind: Any) -> None:
+        self.flying -= 1
+        self.breaker.left(Ended(kind), self.now)
+
+    @invariant()
+    def never_shut_for_ever(self) -> None:
+        if self.flying == 0:
+            assert self.breaker.available(self.now + 1.25 * LONGEST_PAUSE + 1)
+
+
+TestMachine = Machine.TestCase
+
+
+def test_an_outage_of_a_minute_is_hardly_asked_and_recovered_from_within_five_seconds() -> None:
+    """Fifty requests a second are wanted; each takes 200 ms, in the outage 50 ms to fail."""
+    breaker, log = Breaker(half), list[tuple[float, str]]()
+    heap: list[tuple[float, int, Callable[[float], None]]] = []
+
+    def arrive(now: float) -> None:
+        if breaker.enter(now):
+            out = 60 <= now < 120
+            log.append((now, "sent"))
+            heapq.heappush(heap, (now + (0.05 if out else 0.2), len(log) + 10**6, lambda then: end(then, out)))
+
+    def end(now: float, out: bool) -> None:
+        breaker.left(Ended("unavailable" if out else "served"), now)
+        if not out:
+            log.append((now, "served"))
+
+    for number in range(50 * 180):
+        heapq.heappush(heap, (number / 50, number, arrive))
+    while heap:
+        now, _, what = heapq.heappop(heap)
+        what(now)
+
+    def rate(begin: float, seconds: float, kind: str) -> float:
+        return sum(begin <= at < begin + seconds for at, what in log if what == kind) / seconds
+
+    assert rate(60.3, 59.7, "sent") * 59.7 <= 20
+    back = next(at for at, what in log if what == "served" and at >= 120)
+    assert back <= 120 + 1.25 * LONGEST_PAUSE
+    assert rate(back + 4.0, 1.0, "served") >= 0.9 * 50
+    assert max(rate(back + 0.5 * step, 1.0, "sent") for step in range(40)) <= 1.1 * 50
+
+
+async def test_over_http_an_endpoint_that_is_out_is_left_alone_and_the_answer_says_so() -> None:
+    """After five failures nothing is sent; the answers name the endpoint and when it is asked again."""
+    calls: list[Call] = []
+    async with Sandbox(SandboxConfig(faults={"500": 1.0})) as server:
+        gate = BreakerGate(server.base_url)
+        scorer = chat(server.base_url, calls, gates=[gate])
+        for _ in range(3):
+            await scorer.score(questions(2), soon(30))
+        sent = server.meter.requests
+        answers = await scorer.score(questions(2), soon(30))
+        await scorer.close()
+        assert server.meter.requests == sent == IN_A_ROW
+        assert statuses(answers) == ["unavailable"] * 2
+        assert server.base_url in answers[0].why
+        assert "unavailable" in answers[0].why
+    assert not gate.available()
+
+
+async def test_a_cancelled_probe_leaves_its_place() -> None:
+    """Whoever goes away while it probes does not leave the endpoint shut for ever."""
+    breaker = Breaker(half)
+    fails(breaker, 0.0, *[Ended("timeout")] * IN_A_ROW)
+    gate = BreakerGate("there", breaker)
+    asking = Asking("a", 1, 1, {0: 1})
+    if asyncio.get_running_loop().time() < breaker.until:
+        breaker.until = 0.0
+    leave = await gate.enter(asking, soon(5))
+    with pytest.raises(Refused, match="others are trying it"):
+        await gate.enter(asking, soon(5))
+    leave(Ended("unsent"))
+    (await gate.enter(asking, soon(5)))(Ended("served"))
+    assert breaker.state == "slow start"
