@@ -195,7 +195,7 @@ class ChatScorer(Generic[A]):
                 draft.sent_ms, sent_at = line.clock(), loop.time()
                 passage.ended = Ended("timeout")  # until it is known to have ended otherwise, it counts as cut off
                 if draft.attempt == 1:
-                    line.retries.sent()
+                    line.retries(sent_at).sent(sent_at)
                 try:
                     reply = await line.endpoint.post(request.body)
                     draft.first_ms, draft.body = reply.first_ms, reply.body
@@ -234,9 +234,8 @@ class ChatScorer(Generic[A]):
         if not isinstance(error, ModelUnavailable) or failures >= _TRIES:
             return None
         pause = self._line.chance() * min(_LONGEST_PAUSE, _PAUSE * 2.0**failures)
-        if asyncio.get_running_loop().time() + pause >= deadline or not self._line.retries.may_retry():
-            return None
-        return pause
+        now = asyncio.get_running_loop().time()
+        return pause if now + pause < deadline and self._line.retries(now).may_retry(now) else None
 
     def _aligned(self, batch: _Batch, completion: Completion, aligned: Aligned[A], draft: CallDraft) -> _Round[A]:
         if completion.refused:

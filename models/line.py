@@ -15,19 +15,8 @@ from models.dialect import Dialect
 from models.endpoint import Endpoint
 from models.estimate import TokenEstimate
 from models.gate import Gate
+from models.retry_budget import RetryBudget
 from models.slots import Slots
-
-
-class Retries(Protocol):
-    """Says whether one more retry may be spent on an endpoint that has just failed."""
-
-    def sent(self) -> None:
-        """A request left that was no retry."""
-        ...
-
-    def may_retry(self) -> bool:
-        """Whether a failed request may be sent again; True takes it."""
-        ...
 
 
 class Pacer(Protocol):
@@ -46,17 +35,6 @@ class Pacer(Protocol):
         ...
 
 
-class Unlimited:
-    """Every retry is allowed: each request is bounded by its own number of tries."""
-
-    def sent(self) -> None:
-        """Nothing is counted."""
-
-    def may_retry(self) -> bool:
-        """Always."""
-        return True
-
-
 class Line:
     """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
 
@@ -73,7 +51,6 @@ class Line:
         *,
         gates: Sequence[Gate] = (),
         pacer: Pacer | None = None,
-        retries: Retries | None = None,
         connections: int = 64,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         chance: Callable[[], float] = random.random,
@@ -82,11 +59,17 @@ class Line:
         self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock)
         self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
         self.pacer = pacer
-        self.retries: Retries = retries or Unlimited()
+        self._retries: RetryBudget | None = None
         self.dialect = Dialect()
         self.tokens = TokenEstimate()
         self.clock, self.chance = clock, chance
         self._holders = 0
+
+    def retries(self, now: float) -> RetryBudget:
+        """How often what failed may be sent again, by all that ask this model. `now` in loop time."""
+        if self._retries is None:
+            self._retries = RetryBudget(now)
+        return self._retries
 
     @property
     def where(self) -> str:
