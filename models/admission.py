@@ -202,7 +202,7 @@ class Admission:
 
     def waiting(self) -> int:
         """Requests that wait."""
-        return sum(len(line.waiting) for line in self._lines.values())
+        return sum(len(line.waiting) for line in tuple(self._lines.values()))  # a copy: scrapes come from another thread
 
     # ---- parts -------------------------------------------------------------------------------------------------------
     def _line(self, agent: str, now: float) -> _Line:

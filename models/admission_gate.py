@@ -22,6 +22,11 @@ class AdmissionGate:
         self._full: set[str] = set()
 
     @property
+    def used(self) -> bool:
+        """Whether anything has been asked of it; before, there is no `core`."""
+        return self._made is not None
+
+    @property
     def core(self) -> Admission:
         """The mechanism itself."""
         if self._made is None:

@@ -72,6 +72,11 @@ class Line:
         return self._retries
 
     @property
+    def retry_budget(self) -> RetryBudget | None:
+        """What `retries` gave, or None before anybody asked for it."""
+        return self._retries
+
+    @property
     def where(self) -> str:
         """The endpoint, without credentials."""
         return self.endpoint.where

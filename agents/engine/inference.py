@@ -21,6 +21,7 @@ from models.contract import Ask, CallSink, Scorer
 from models.endpoint import without_credentials
 from models.instant import NoModel
 from models.line import Line
+from models.retry_budget import RetryBudget
 from schemas.errors import ConfigError
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -36,6 +37,11 @@ class Inference:
         self._line: Line | None = None
         self.admission: AdmissionGate | None = None
         self.breaker: BreakerGate | None = None
+
+    @property
+    def retries(self) -> RetryBudget | None:
+        """The retries of the line, once it was asked."""
+        return self._line.retry_budget if self._line is not None else None
 
     def asks(self, agent: Agent) -> bool:
         """Whether this agent asks a language model that is configured."""

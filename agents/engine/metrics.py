@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agents.engine.inference import Inference
 from agents.engine.runtime import Engine
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
@@ -42,6 +43,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("records_asked", "counter", "Records in those batches."),
     Definition("records_unanswered", "counter", "Records asked about in vain, by what happened.", ("status",)),
     Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
+    # the endpoint, shared by all agents of the process that ask it
+    Definition("model_requests", "counter", "Requests to the model's endpoint: admitted; limited, which were answered 429; "
+               "refused, since it failed.", ("result",)),
+    Definition("model_requests_waiting", "gauge", "Requests that wait for their turn."),
+    Definition("model_requests_per_minute", "gauge", "Requests a minute sent at most now; found out where it was not told."),
+    Definition("model_concurrency", "gauge", "Requests in flight at most now; falls where the endpoint grows slow."),
+    Definition("model_endpoint_shut", "gauge", "1 while the endpoint fails and is left alone, or is only coming back. An alarm."),
+    Definition("model_retries", "counter", "Failed requests: retried, or refused: they are a share of traffic.", ("result",)),
     # the Kafka side; see topics/transport/stats.py for what each event and reason means
     Definition("commits", "counter", "Commits confirmed by the broker; transactions under exactly once."),
     Definition("commit_seconds", "counter", "Time spent in them, in seconds."),
@@ -156,6 +165,30 @@ class ReferenceSource:
             for reason, times in counts.items():
                 if reason.startswith(FAULT):
                     yield "reference_faults", (name, reason.removeprefix(FAULT)), times
+
+
+class ModelSource:
+    """What stands before the endpoint that an agent asks; nothing where it asks none."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        """See Source."""
+        admission, breaker, retries = self._inference.admission, self._inference.breaker, self._inference.retries
+        if admission is not None and admission.used:
+            core = admission.core
+            yield "model_requests", ("admitted",), core.stats.admitted
+            yield "model_requests", ("limited",), core.stats.limited
+            yield "model_requests_waiting", (), core.waiting()
+            yield "model_requests_per_minute", (), 60 * core.finder.rate
+            yield "model_concurrency", (), core.concurrency.limit
+        if breaker is not None:
+            yield "model_requests", ("refused",), breaker.stats.refused
+            yield "model_endpoint_shut", (), breaker.breaker.state != "closed"
+        if retries is not None:
+            yield "model_retries", ("retried",), retries.stats.retried
+            yield "model_retries", ("refused",), retries.stats.refused
 
 
 class AuditSource:

@@ -25,7 +25,7 @@ from agents.engine.inference import Inference
 from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
 from agents.engine.manifests import manifest_of
-from agents.engine.metrics import AgentCollector, AuditSource, EngineSource, ReferenceSource, Source, TransportSource
+from agents.engine.metrics import AgentCollector, AuditSource, EngineSource, ModelSource, ReferenceSource, Source, TransportSource
 from agents.engine.model_watch import ModelWatch
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
@@ -373,7 +373,8 @@ class Worker:
 
     def _sources(self, r: Running) -> tuple[Source, ...]:
         audits = AuditSource(self._side, names.calls(r.agent.name))
-        return EngineSource(r.engine), TransportSource(r.app.runtime.stats), r.watch, ReferenceSource(r.tables), audits
+        common = EngineSource(r.engine), TransportSource(r.app.runtime.stats), r.watch, ReferenceSource(r.tables), audits
+        return (*common, ModelSource(self._inference)) if self._inference.asks(r.agent) else common
 
     def _serve_metrics(self) -> Any:
         port = self._settings.metrics_port

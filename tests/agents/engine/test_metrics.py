@@ -14,14 +14,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents.engine.metrics import DEFINITIONS, TABLE_EVENTS, AgentCollector, AuditSource, ReferenceSource
+from agents.engine.inference import Inference
+from agents.engine.metrics import DEFINITIONS, TABLE_EVENTS, AgentCollector, AuditSource, ModelSource, ReferenceSource
+from agents.engine.model_watch import ModelWatch
 from agents.engine.process import Worker
 from agents.engine.spec import Join
 from agents.engine.topology import registry_for
 from agents.settings import Settings
-from models.contract import Answer, Question
+from models.contract import Answer, Ask, Question
+from models.sandbox import Sandbox, SandboxConfig
 from tests.support.kafka import create_topic, produce
-from tests.support.simple_agent import Purchase, Scripted, Simple, order, simple_agent
+from tests.support.scoring import questions
+from tests.support.simple_agent import OrderAnswer, Purchase, Scripted, Simple, order, simple_agent
 from topics import names
 from topics.dev_broker import LocalBroker, free_port
 from topics.publish.side import SidePublisher
@@ -152,3 +156,26 @@ def test_every_metric_keeps_the_conventions(definition: Any) -> None:
     assert len(set(definition.labels)) == len(definition.labels)
     assert "agent" not in definition.labels
     assert definition.help.endswith(".")
+
+
+async def test_what_stands_before_a_model_is_told_for_each_agent_that_asks() -> None:
+    """Nothing before the first request; then requests by result, what may be sent, and whether the endpoint is shut."""
+    agent = simple_agent(Ask(OrderAnswer, "Judge."), name="asking")
+    async with Sandbox(SandboxConfig(schedule=("429", "", "401"))) as server:
+        inference = Inference(Settings(model_base_url=server.base_url), [agent], ModelWatch())
+        source = ModelSource(inference)
+        assert not list(source.samples())
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        for _ in range(3):
+            await scorer.score(questions(1), asyncio.get_running_loop().time() + 60)
+        await scorer.close()
+    registry = CollectorRegistry()
+    registry.register(AgentCollector({"asking": [source]}))
+    found = {(name, labels): value for name, labels, value in source.samples()}
+    assert found["model_requests", ("admitted",)] == 3
+    assert found["model_requests", ("limited",)] == 1
+    assert found["model_requests", ("refused",)] == 1
+    assert found["model_endpoint_shut", ()] == 1
+    assert found["model_requests_waiting", ()] == 0
+    assert found["model_requests_per_minute", ()] > 0
+    assert registry.get_sample_value("headrace_model_requests_total", {"agent": "asking", "result": "limited"}) == 1
