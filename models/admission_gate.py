@@ -1,24 +1,34 @@
-"""AdmissionGate: admission as a gate: requests wait for their turn in the event loop, one timer wakes those whose turn it is."""
+"""AdmissionGate: admission as a gate: requests wait in the event loop, and one timer wakes those whose turn it is."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 
 from models.admission import Admission, AdmissionStats, Limits, Ticket
 from models.gate import Asking, Ended, Leave
 
+_TICK = 0.001
+_LOOK = 1.0
+"""Seconds between looks for room where neither a time nor the end of a request promises it: the loop's clock may have stood."""
+
 
 class AdmissionGate:
-    """A models.gate.Gate and models.line.Pacer. It may be made before the loop runs: it takes the time when first asked."""
+    """A models.gate.Gate and a models.line.Pacer: one for each endpoint and model, for all agents of the process.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    `clock` is the running loop's time unless given; deadlines are in it. To be used in one event loop.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Callable[[], float] | None = None) -> None:
+        self.limits = limits
+        self._clock = clock
         self._made: Admission | None = None
-        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._turns: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._listeners: dict[str, Callable[[], None]] = {}
+        self._timer_at = math.inf
+        self._tell: dict[str, Callable[[], None]] = {}
         self._full: set[str] = set()
 
     @property
@@ -27,97 +37,110 @@ class AdmissionGate:
         return self._made is not None
 
     @property
-    def core(self) -> Admission:
-        """The mechanism itself."""
-        if self._made is None:
-            self._made = Admission(self._limits, _now())
-        return self._made
-
-    @property
     def stats(self) -> AdmissionStats:
-        """Counters since the start."""
+        """Counters and what the limits are now."""
         return self.core.stats
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
         """Wait for a turn. Raises TimeoutError at the deadline."""
+        core, now = self.core, self._now()
         ticket = Ticket(asking.agent, asking.tokens, asking.again)
-        self.core.ask(ticket, _now())
-        turn = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        self._grant()
-        if not turn.done():
+        core.ask(ticket, now, deadline)
+        if now >= deadline:
+            core.drop(ticket)
+            raise TimeoutError
+        self._grant(now)
+        if ticket.state == "waiting":
+            turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout_at(deadline):
                     await turn
             except BaseException:
-                self._give_up(ticket, turn)
+                self._give_up(ticket)
                 raise
         return partial(self._leave, ticket)
 
     def share(self, agent: str, fraction: float) -> None:
-        """See models.line.Pacer."""
-        self.core.share(agent, fraction, _now())
-        self._grant()
+        """The part of the account's limits that the agent may have, 0 to 1: its weight times its part of all partitions."""
+        now = self._now()
+        self.core.share(agent, fraction, now)
+        self._grant(now)
 
     def room(self, agent: str) -> bool:
-        """See models.line.Pacer. Whoever is told no is told when there is room again."""
-        there = self.core.room(agent, _now())
+        """Whether a request of this agent would leave soon. Who is told no is told when there is room again."""
+        now = self._now()
+        there = self.core.until_room(agent, now) <= 0
         if not there:
             self._full.add(agent)
-            self._arm()
+            self._arm(now)
         return there
 
     def on_room(self, agent: str, tell: Callable[[], None]) -> None:
-        """See models.line.Pacer."""
-        self._listeners[agent] = tell
+        """Call `tell`, in the event loop, when there is room again after `room` said no. One listener for each agent."""
+        self._tell[agent] = tell
 
     def _leave(self, ticket: Ticket, ended: Ended) -> None:
-        self.core.ended(ticket, ended, _now())
-        self._grant()
+        if ticket.state == "over":
+            raise RuntimeError("ending a request that has ended already")
+        now = self._now()
+        self.core.ended(ticket, ended, now)
+        self._grant(now)
 
-    def _give_up(self, ticket: Ticket, turn: asyncio.Future[None]) -> None:
-        self._waiting.pop(ticket, None)
-        if turn.done() and not turn.cancelled():
-            # Its turn came in the same round of the loop: it has not left, and its place is another's.
-            self.core.ended(ticket, Ended("unsent"), _now())
-        else:
+    def _give_up(self, ticket: Ticket) -> None:
+        """Nobody waits for this turn any longer; if it came in this very moment, it is another's."""
+        self._turns.pop(ticket, None)
+        now = self._now()
+        if ticket.state == "waiting":
             self.core.drop(ticket)
-        self._grant()
+        else:
+            self.core.ended(ticket, Ended("unsent"), now)
+        self._grant(now)
 
-    def _grant(self) -> None:
-        for ticket in self.core.grant(_now()):
-            turn = self._waiting.pop(ticket, None)
-            if turn is None or turn.done():
-                self.core.ended(ticket, Ended("unsent"), _now())
-            else:
-                turn.set_result(None)
-        self._tell()
-        self._arm()
+    def _grant(self, now: float) -> None:
+        core = self.core
+        if core.waiting():
+            for ticket in core.grant(now):
+                turn = self._turns.pop(ticket, None)
+                if turn is not None and not turn.done():
+                    turn.set_result(None)
+        if self._full:
+            self._say_room(now)
+        if self._full or core.waiting():
+            self._arm(now)
 
-    def _tell(self) -> None:
+    def _say_room(self, now: float) -> None:
         for agent in tuple(self._full):
-            if self.core.room(agent, _now()):
+            if self.core.until_room(agent, now) <= 0:
                 self._full.discard(agent)
-                tell = self._listeners.get(agent)
-                if tell is not None:
+                if (tell := self._tell.get(agent)) is not None:
                     asyncio.get_running_loop().call_soon(tell)
 
-    def _arm(self) -> None:
-        """One timer: when a turn may come, or a look whether there is room again where nobody waits."""
+    def _arm(self, now: float) -> None:
+        """One timer, for the next turn or the next room, whichever comes first."""
+        core = self.core
+        due = core.next_at(now)
+        at = math.inf if due is None else due
+        for agent in self._full:
+            wait = core.until_room(agent, now)
+            at = min(at, now + (wait if not math.isinf(wait) else _LOOK))
+        if math.isinf(at) or (self._timer is not None and self._timer_at <= at):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        now = _now()
-        at = self.core.next_at(now)
-        if self._full:
-            look = now + max(0.01, min(0.5, self.core.finder.may_go(now)))
-            at = look if at is None else min(at, look)
-        if at is not None:
-            self._timer = asyncio.get_running_loop().call_at(max(at, now + 0.001), self._on_timer)
+        loop = asyncio.get_running_loop()
+        self._timer_at = at
+        self._timer = loop.call_later(max(_TICK, at - now), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
-        self._grant()
+        self._timer, self._timer_at = None, math.inf
+        self._grant(self._now())
 
+    @property
+    def core(self) -> Admission:
+        """The mechanism itself."""
+        if self._made is None:
+            self._made = Admission(self.limits, self._now())
+        return self._made
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+    def _now(self) -> float:
+        return self._clock() if self._clock is not None else asyncio.get_running_loop().time()

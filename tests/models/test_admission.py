@@ -1,4 +1,4 @@
-"""Admission against simulated providers, in virtual time: limits used and not overrun, whether told of them or not."""
+"""Admission against a second simulated provider, written apart from the first: what is tuned on one must hold on the other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.admission import Admission, Limits, Ticket
-from models.bucket import Bucket
-from models.concurrency import Concurrency
 from models.gate import Ended
 from schemas.audit import Tokens
 from tests.support.provider import TOKENS, Client, Provider, simulate
@@ -90,11 +88,13 @@ def test_an_agent_without_partitions_gets_nothing_and_the_others_keep_their_part
         admission.ask(Ticket("b", 1), 0.0)
     now, granted = 0.0, list[Ticket]()
     while now < 10.0:
-        granted += admission.grant(now)
+        for ticket in admission.grant(now):
+            granted.append(ticket)
+            admission.ended(ticket, Ended("served", Tokens(input=1), 0.1), now)
         now += 0.05
     assert {ticket.agent for ticket in granted} == {"a"}
-    assert 48 <= len(granted) <= 50
-    assert not admission.room("b", now)
+    assert 48 <= len(granted) <= 56
+    assert admission.until_room("b", now) > 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,119 +131,3 @@ def test_told_limits_are_kept_in_every_stretch_of_time(rpm: int, tpm: int, burst
             cost += took
             assert count <= requests + (at - begin) * rpm / 60 + 1e-6
             assert cost <= tokens + (at - begin) * tpm / 60 + largest + 1e-6
-
-
-@given(order=st.lists(st.booleans(), min_size=1, max_size=40))
-def test_who_came_back_from_a_429_goes_first_and_the_others_in_their_order(order: list[bool]) -> None:
-    """First come first served; `again` enters at the front."""
-    admission = Admission(Limits(concurrency=1), 0.0)
-    wanted: list[Ticket] = []
-    for again in order:
-        ticket = Ticket("a", 1, again=again)
-        admission.ask(ticket, 0.0)
-        wanted.insert(0, ticket) if again else wanted.append(ticket)
-    got, now = list[Ticket](), 0.0
-    while len(got) < len(order):
-        now += 1.0
-        for ticket in admission.grant(now):
-            got.append(ticket)
-            admission.ended(ticket, Ended("served", None, 0.1), now)
-    assert got == wanted
-
-
-def test_tokens_reserved_and_not_used_come_back() -> None:
-    """An endpoint that reports little lets more through; one that reports nothing is charged with all that was reserved."""
-
-    def through(tokens: Tokens | None) -> int:
-        admission, now, sent = Admission(Limits(tpm=60_000), 0.0), 0.0, 0
-        while now < 60.0:
-            if not admission.waiting():
-                admission.ask(Ticket("a", 1000), now)
-            for ticket in admission.grant(now):
-                admission.ended(ticket, Ended("served" if tokens else "timeout", tokens, 0.1), now)
-                sent += 1
-            now += 0.05
-        return sent
-
-    assert 55 <= through(None) <= 65
-    assert 550 <= through(Tokens(input=80, output=20)) <= 650
-
-
-def test_what_did_not_leave_costs_nothing() -> None:
-    """A request that a later gate stopped gives back its place and its tokens."""
-    admission = Admission(Limits(rpm=60, tpm=60_000), 0.0)
-    for _ in range(20):
-        admission.ask(Ticket("a", 200), 0.0)
-        (ticket,) = admission.grant(0.0)
-        admission.ended(ticket, Ended("unsent"), 0.0)
-    assert admission.in_flight == 0
-    assert admission.stats.reserved_tokens == 0
-
-
-def test_there_is_no_room_behind_a_queue_or_a_429_and_there_is_afterwards() -> None:
-    """Whoever would only wait here is told so."""
-    admission = Admission(Limits(rpm=60), 0.0)
-    assert admission.room("a", 0.0)
-    admission.ask(Ticket("a", 1), 0.0)
-    (ticket,) = admission.grant(0.0)
-    admission.ask(Ticket("a", 1), 0.0)
-    assert not admission.room("a", 0.0)
-    admission.ended(ticket, Ended("limited", retry_after=30.0), 0.1)
-    assert not admission.room("b", 0.1)
-    assert admission.next_at(0.2) == pytest.approx(30.1)
-    assert not admission.grant(30.0)
-    assert len(admission.grant(30.2)) == 1
-    assert admission.room("b", 30.3)
-
-
-def test_a_hint_of_hours_is_not_obeyed() -> None:
-    """A minute is the longest that one answer can silence an endpoint."""
-    admission = Admission(Limits(), 0.0)
-    admission.ask(Ticket("a", 1), 0.0)
-    (ticket,) = admission.grant(0.0)
-    admission.ended(ticket, Ended("limited", retry_after=7200.0), 0.0)
-    admission.ask(Ticket("a", 1, again=True), 0.0)
-    assert not admission.grant(59.0)
-    assert len(admission.grant(60.1)) == 1
-
-
-def test_concurrency_falls_where_tokens_grow_slow_and_comes_back() -> None:
-    """An endpoint with room for eight at once, whose tokens take longer with each further one."""
-    limit = Concurrency(64)
-    for _ in range(50):
-        limit.served(1.0, 100, in_flight=4)
-    assert limit.limit == 64
-    for _ in range(400):
-        flying = limit.limit
-        limit.served(1.0 * max(1.0, flying / 8) ** 2, 100, flying)
-    assert limit.limit < 24
-    for _ in range(400):
-        limit.served(1.0, 100, limit.limit)
-    assert limit.limit == 64
-
-
-def test_an_idle_endpoint_makes_nothing_grow() -> None:
-    """A limit that was cut stays until it is needed."""
-    limit = Concurrency(64)
-    for _ in range(50):
-        limit.served(1.0, 100, 64)
-    for _ in range(50):
-        limit.served(60.0, 100, 64)
-    cut = limit.limit
-    assert cut < 64
-    for _ in range(500):
-        limit.served(1.0, 100, 1)
-    assert limit.limit == cut
-
-
-@given(steps=st.lists(st.tuples(st.floats(0, 10), st.floats(-5, 50)), max_size=60), rate=st.floats(0.1, 100))
-def test_a_bucket_never_holds_more_than_its_burst(steps: list[tuple[float, float]], rate: float) -> None:
-    """Whatever is taken, given back and waited for; and after the wait it says, the cost may be taken."""
-    bucket, now = Bucket(rate, 10.0, 0.0), 0.0
-    for pause, cost in steps:
-        now += pause
-        if cost > 0:
-            now += bucket.wait(cost, now) + 1e-6
-            assert bucket.wait(cost, now) == 0.0
-        bucket.take(cost, now)
-        assert bucket._level <= 10.0

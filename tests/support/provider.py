@@ -99,7 +99,7 @@ def simulate(
 
     def fill(client: Client, now: float) -> None:
         for agent in client.agents:
-            waiting = client.admission._line(agent, now).waiting
+            waiting = client.admission._queue(agent, now).waiting
             while len(waiting) < client.depth:
                 client.admission.ask(Ticket(agent, TOKENS * 3 // 2), now)
 
