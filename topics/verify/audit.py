@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.receipt import Receipt
-from topics.chain import value_digest
+from topics.chain import SHORT, value_digest
 from topics.verify.anchors import Anchors
 from topics.verify.facts import Edges, PartitionAccount, Scope
 from topics.verify.links import KINDS, Links
@@ -14,8 +14,8 @@ DECISIONS, DEAD_LETTERS, JUDGEMENTS = KINDS
 class Audit:
     """Collects what the chain says and what is there; `judge` writes it into the account.
 
-    Pushed in the order of topics/verify/ledger.py. `other_runs`: judgements of other runs lie among those of ours. `anchor` is
-    the head of the chain as somebody has kept it.
+    Pushed in the order of topics/verify/ledger.py. `anchor` is the head of the chain as somebody has kept it. A judgement does
+    not say whose it is, so those of another run or of an earlier source topic are known by what their own receipts anchor.
     """
 
     def __init__(self, scope: Scope, account: PartitionAccount, anchor: str | None = None) -> None:
@@ -26,7 +26,9 @@ class Audit:
         self._topics = {DECISIONS: scope.decisions, DEAD_LETTERS: scope.dead_letters, JUDGEMENTS: scope.judgements}
         self._anchor = anchor
         self._tolerant = False
-        self.other_runs = False
+        self._others: set[bytes] = set()
+        self._of_others = 0
+        self._others_unknown = False
 
     @property
     def chained(self) -> bool:
@@ -59,13 +61,28 @@ class Audit:
             else:
                 anchors.late(digests[name], at)
 
+    def other(self, receipt: Receipt) -> None:
+        """A receipt of another run, or of an earlier source topic, whose judgements lie among ours.
+
+        At least once a judgement may be there before its receipt, so what these anchor is then not all that may be theirs.
+        """
+        digests = Links().add(0, receipt, "", tolerant=True)[1]
+        if digests is None or receipt.promise == "at-least-once":
+            self._others_unknown = True
+        if digests is not None:
+            self._others.update(digest[:SHORT] for digest in digests[JUDGEMENTS])
+
     def found(self, kind: str, at: int, digest: bytes, id: str = "") -> None:
         """The next record of a topic."""
         self._anchors[kind].found(at, digest, id)
 
     def judgement(self, at: int, value: bytes, id: str) -> None:
         """The next judgement."""
-        self._anchors[JUDGEMENTS].found(at, value_digest(value), id)
+        digest = value_digest(value)
+        if digest[:SHORT] in self._others:
+            self._of_others += 1
+        else:
+            self._anchors[JUDGEMENTS].found(at, digest, id)
 
     def erased(self, kind: str) -> None:
         """The next record of a topic is null: erased, or a tombstone that erases others."""
@@ -101,9 +118,9 @@ class Audit:
         }
         for kind, anchors in self._anchors.items():
             if self._topics[kind]:
-                self._kind(kind, anchors, *trimmed[kind])
+                self._kind(kind, anchors, *trimmed[kind], edges.receipts_trimmed)
 
-    def _kind(self, kind: str, anchors: Anchors, trimmed: bool, compacted: bool) -> None:
+    def _kind(self, kind: str, anchors: Anchors, trimmed: bool, compacted: bool, receipts_trimmed: bool) -> None:
         topic, tally, one = self._topics[kind], self._account.tally, kind.replace("_", " ").removesuffix("s")
         found = anchors.findings(trimmed=trimmed, compacted=compacted)
         tally.anchored += found.anchored
@@ -118,9 +135,11 @@ class Audit:
         for receipt, number in found.removed:
             detail = f"{one} {number} of those that this receipt anchors is gone from {topic}/{self._scope.partition}"
             self._offend("removed", self._scope.receipts, receipt, detail)
-        if kind == JUDGEMENTS and self.other_runs:  # a judgement does not say whose it is
-            tally.unanchored += len(found.inserted)
-            found.inserted.clear()
+        if kind == JUDGEMENTS:
+            tally.unanchored += self._of_others
+            if self._others_unknown or (self._others and receipts_trimmed):  # it may be one of theirs
+                tally.unanchored += len(found.inserted)
+                found.inserted.clear()
         for at in found.inserted:
             self._offend("inserted", topic, at, f"no receipt anchors this {one}")
         for at in found.moved:

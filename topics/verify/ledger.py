@@ -112,10 +112,12 @@ class Ledger:
     def _ours(self, at: int, receipt: Receipt) -> bool:
         scope = self.scope
         if receipt.agent != scope.agent or receipt.run != scope.run:
-            self.audit.other_runs |= receipt.agent == scope.agent
+            if receipt.agent == scope.agent:
+                self.audit.other(receipt)
             return False
         if receipt.topic != scope.topic:
             self.known_sources.add(receipt.topic)
+            self.audit.other(receipt)
             return False
         if receipt.partition != scope.partition:
             detail = f"receipt {receipt.seq} is about partition {receipt.partition}"
@@ -169,7 +171,11 @@ class Ledger:
 
     def add_late_receipt(self, at: int, receipt: Receipt) -> None:
         """A receipt written while the outcomes were being read."""
-        if receipt.agent == self.scope.agent and receipt.topic == self.scope.topic and receipt.run == self.scope.run:
+        if receipt.agent != self.scope.agent:
+            return
+        if (receipt.topic, receipt.run) != (self.scope.topic, self.scope.run):
+            self.audit.other(receipt)
+        else:
             self.audit.late(at, receipt)
             for first, end in receipt.closed:
                 self.source.mark(*self.source.between(first, end), LATE)

@@ -252,6 +252,44 @@ def test_a_late_receipt_anchors_what_was_written_meanwhile() -> None:
     assert account.tally.anchored == 15
 
 
+# ---- judgements of others ----------------------------------------------------------------------------------------------------
+def shared(promise: str = "exactly-once", **of_another: Any) -> History:
+    """The healthy history behind the commits of another run or source: one receipts topic, one of judgements."""
+    mine = chained()
+    other = chained(scope=replace(mine.scope, **of_another), promise=promise)
+    ahead = [(at, value + b"of another", id) for at, value, id in other.judgements]
+    records = [Outbound("j", None, value, (), "audit") for _, value, _ in ahead]
+    link = chain(records, Tip(), 1 << 19)
+    receipt = other.receipt(0, 8, [(0, 8)], chain=link)
+    mine.receipts.insert(0, (9, receipt))
+    mine.judgements[:0] = [(at + 5, value, id) for at, value, id in ahead]
+    return mine
+
+
+@pytest.mark.parametrize("of_another", [{"run": "rescore"}, {"topic": "loans-of-last-year"}])
+def test_judgements_of_another_run_or_source_are_theirs(of_another: dict[str, str]) -> None:
+    """An agent whose source topic was renamed, or that has a second run, keeps its judgements in one topic: none was put in."""
+    account = shared(**of_another).account()
+    assert account.offenders == []
+    assert (account.tally.anchored, account.tally.unanchored) == (11, 5)
+
+
+@pytest.mark.parametrize("of_another", [{"run": "rescore"}, {"topic": "loans-of-last-year"}])
+def test_a_judgement_that_no_run_anchors_was_put_in_among_them(of_another: dict[str, str]) -> None:
+    """That others write to the topic excuses what their receipts anchor and nothing else."""
+    history = shared(**of_another)
+    history.judgements.insert(3, (99, b"forged", "x"))
+    assert of_the_chain(history.account()) == {"inserted"}
+
+
+def test_where_others_may_have_written_without_a_receipt_nothing_is_claimed() -> None:
+    """At least once, or under receipts that retention took, a judgement may be another run's: it is counted, and no offence."""
+    history = shared("at-least-once", run="rescore")
+    history.judgements.insert(3, (99, b"whose", "x"))
+    account = history.account()
+    assert (account.offenders, account.tally.unanchored) == ([], 6)
+
+
 # ---- digests ---------------------------------------------------------------------------------------------------------------
 def test_digests_are_of_what_a_subscriber_reads() -> None:
     """A decision's digest is the SHA-256 of its value; that of a dead letter moves with each of its headers."""
