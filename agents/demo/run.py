@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 import signal
 import tempfile
@@ -323,7 +324,12 @@ async def _keep(stage: Stage, err: Console) -> None:
         err.print("The topics stay on your Kafka.")
         return
     err.print("The broker and its topics stay until Ctrl-C. From another terminal:", highlight=False)
-    err.print(f"  export HEADRACE_KAFKA={stage.settings.kafka}\n  headrace verify\n  headrace topics plan", highlight=False)
+    err.print(f"  export HEADRACE_KAFKA={stage.settings.kafka}", highlight=False)
+    if stage.settings.topics:
+        # Without it the other terminal would read the demo's decimals and names as this installation has them.
+        topics = shlex.quote(json.dumps(stage.settings.topics))
+        err.print(f"  export HEADRACE_TOPICS={topics}", markup=False, highlight=False, soft_wrap=True)
+    err.print("  headrace verify\n  headrace topics plan\n  headrace explain DECISION_ID", highlight=False)
     for spec in stage.registry:
         err.print(f"  {spec.topic}: {spec.description or spec.kind}", markup=False, highlight=False)
     try:
