@@ -553,6 +553,7 @@ AGENT: DecisionAgent[Reading[MachineReading], QualityFeatures, QualityAnswer] = 
     review_outcome="inspect",
     on_no_answer="fallback",
     fallback=SCORECARD,
+    fallback_alone=("stop",),
     result_model=QualityResult,
     scale=Scale(0, 100, higher_is="riskier", meaning="risk that the piece or the tool is spoilt"),
     reasons=REASONS,

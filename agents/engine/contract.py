@@ -25,7 +25,7 @@ from topics.spec import TopicSpec
 Agent = DecisionAgent[Any, Any, Any]
 ENGINE_SKIPS: Final = frozenset({*STATE_RULES, "delete"})
 """Rules of the engine that may skip a record of any agent."""
-ENGINE_OVERRIDES: Final = frozenset({"no-answer", "adverse-needs-review"})
+ENGINE_OVERRIDES: Final = frozenset({"no-answer", "adverse-needs-review", "fallback-needs-review"})
 """Rules of the engine that may change a verdict of any agent."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -61,6 +61,9 @@ def _outcomes(agent: Agent) -> Iterator[str]:
     if not agent.outcomes or len(set(agent.outcomes)) != len(agent.outcomes):
         yield f"outcomes {agent.outcomes}: name each possible outcome once"
     yield from (f"adverse names {name!r}, which is not among outcomes" for name in agent.adverse if name not in agent.outcomes)
+    for name in agent.fallback_alone:
+        if name not in agent.outcomes:
+            yield f"fallback_alone names {name!r}, which is not among outcomes"
     if agent.review_outcome not in agent.outcomes:
         yield f"review_outcome is {agent.review_outcome!r}, which is not among outcomes: declare it or name another"
     elif agent.review_outcome in agent.adverse:

@@ -1,61 +1,103 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Watched -> ChatScorer -> gates of the line (breaker, admission) -> endpoint
+    Watched -> Failover over the models in their order -> ChatScorer -> gates of its line (breaker, admission) -> endpoint
 
-Agents of one process share a line, its connections and what it found out of the endpoint's limits.
+Agents of one process share the lines, their connections and what they found out of the endpoints' limits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
-from agents.settings import Settings
+from agents.settings import FurtherModel, Settings
 from models.admission import Limits
 from models.admission_gate import AdmissionGate
 from models.breaker_gate import BreakerGate
 from models.chat import ChatScorer
 from models.contract import Ask, CallSink, Scorer
 from models.endpoint import without_credentials
+from models.failover import Candidate, Failover
 from models.instant import NoModel
 from models.line import Line
-from models.retry_budget import RetryBudget
 from schemas.errors import ConfigError
 
 Agent = DecisionAgent[Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to ask, as the settings have it. `where` names it for a person, without credentials."""
+
+    name: str
+    base_url: str
+    api_key: str | None
+    limits: Limits
+    connections: int
+
+    @property
+    def endpoint(self) -> str:
+        """Its endpoint, without credentials."""
+        return without_credentials(self.base_url)
+
+    @property
+    def where(self) -> str:
+        """Model and endpoint."""
+        return f"{self.name} at {self.endpoint}"
+
+
+class Opened:
+    """A model with its line and the gates before it. Raises ConfigError for what can not be a URL or a key."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.admission = AdmissionGate(model.limits)
+        self.breaker = BreakerGate(model.endpoint)
+        self.line = Line(
+            model.base_url, model.api_key, model.name, gates=(self.breaker, self.admission), pacer=self.admission,
+            connections=model.connections,
+        )  # fmt: skip
 
 
 class Inference:
     """The models of one process, as the settings have them. Raises ConfigError for what can not work."""
 
     def __init__(self, settings: Settings, agents: Sequence[Agent], watch: ModelWatch) -> None:
-        self._settings = settings
+        self.models = models_of(settings)
+        self.opened: tuple[Opened, ...] = ()
         self._watch = watch
         self._weights = weights(agents, settings)
-        self._line: Line | None = None
-        self.admission: AdmissionGate | None = None
-        self.breaker: BreakerGate | None = None
-
-    @property
-    def retries(self) -> RetryBudget | None:
-        """The retries of the line, once it was asked."""
-        return self._line.retry_budget if self._line is not None else None
+        self._failovers: dict[str, Failover] = {}
 
     def asks(self, agent: Agent) -> bool:
         """Whether this agent asks a language model that is configured."""
-        return isinstance(agent.scorer, Ask) and self._settings.model_base_url is not None
+        return isinstance(agent.scorer, Ask) and bool(self.models)
 
     def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink) -> Scorer:
         """Who answers this agent. Without a model an Ask is answered "unavailable", and the agent says what follows."""
-        if not isinstance(agent.scorer, Ask):
-            return agent.scorer
-        if not self.asks(agent):
+        ask = agent.scorer
+        if not isinstance(ask, Ask):
+            return ask
+        if not self.models:
             return NoModel()
-        line = self._line or self._open()
-        scorer = ChatScorer(agent.scorer, line, agent=agent.name, on_call=on_call, manifest=manifest)
-        return Watched(scorer, agent.name, agent.on_no_answer, self._watch)
+        self.opened = self.opened or tuple(Opened(model) for model in self.models)
+        candidates = []
+        for place, opened in enumerate(self.opened):
+            last = place == len(self.opened) - 1
+            otherwise = agent.on_no_answer if last else f"asking {self.opened[place + 1].model.where}"
+            scorer = ChatScorer(ask, opened.line, agent=agent.name, on_call=on_call, manifest=manifest)
+            watched = Watched(scorer, agent.name, otherwise, self._watch)
+            candidates.append(Candidate(watched, opened.model.where, opened.breaker.available))
+        failover = self._failovers[agent.name] = Failover(candidates)
+        return failover if len(candidates) > 1 else candidates[0].scorer
+
+    def passed(self, agent: str) -> Sequence[int]:
+        """For each of `opened`, how many questions of the agent it gave no answer to that were then asked elsewhere."""
+        failover = self._failovers.get(agent)
+        return [candidate.passed_on for candidate in failover.candidates] if failover else [0] * len(self.opened)
 
     def owned(self, agent: Agent) -> Callable[[float], None] | None:
         """What an engine tells of its part of all partitions: the agent's part of a common account follows it."""
@@ -63,23 +105,29 @@ class Inference:
             return None
 
         def tell(part: float) -> None:
-            if self.admission is not None:
-                self.admission.share(agent.name, part * self._weights[agent.name])
+            for opened in self.opened:
+                opened.admission.share(agent.name, part * self._weights[agent.name])
 
         return tell
 
-    def _open(self) -> Line:
-        settings = self._settings
-        assert settings.model_base_url is not None
-        limits = Limits(settings.model_rpm, settings.model_tpm, settings.model_concurrency, queue=settings.model_concurrency)
-        self.admission = AdmissionGate(limits)
-        self.breaker = BreakerGate(without_credentials(settings.model_base_url))
-        key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-        self._line = Line(
-            settings.model_base_url, key, settings.model_name, gates=(self.breaker, self.admission), pacer=self.admission,
-            connections=settings.model_concurrency,
-        )  # fmt: skip
-        return self._line
+
+def models_of(settings: Settings) -> tuple[Model, ...]:
+    """The configured model and those to fall over to. Raises ConfigError where there are further ones and no first."""
+    if settings.model_base_url is None:
+        if settings.model_fallbacks:
+            raise ConfigError("reading HEADRACE_MODEL_FALLBACKS: there is no model before them; set HEADRACE_MODEL_BASE_URL")
+        return ()
+    first = FurtherModel(
+        base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
+        tpm=settings.model_tpm, concurrency=settings.model_concurrency,
+    )  # fmt: skip
+    return tuple(_model(further) for further in (first, *settings.model_fallbacks))
+
+
+def _model(further: FurtherModel) -> Model:
+    key = further.api_key.get_secret_value() if further.api_key else None
+    limits = Limits(further.rpm, further.tpm, further.concurrency, queue=further.concurrency)
+    return Model(further.name, further.base_url, key, limits, further.concurrency)
 
 
 def weights(agents: Sequence[Agent], settings: Settings) -> dict[str, float]:

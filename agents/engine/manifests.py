@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ from schemas.manifest import Manifest
 Agent = DecisionAgent[Any, Any, Any]
 
 
-def manifest_of(agent: Agent, *, model: str | None) -> Manifest:
-    """The manifest as it is now. `model` is the configured model's name, None where no model is asked."""
+def manifest_of(agent: Agent, *, models: Sequence[str]) -> Manifest:
+    """The manifest as it is now. `models` are the names of those configured, the preferred first; empty where none is asked."""
     ask = agent.scorer if isinstance(agent.scorer, Ask) else None
-    parameters: dict[str, Any] = {"model": model, "batch": agent.batch.size, "deadline": agent.deadline}
+    parameters: dict[str, Any] = {"model": models[0] if models else None, "batch": agent.batch.size, "deadline": agent.deadline}
+    if len(models) > 1:
+        parameters["fallback_models"] = list(models[1:])
     if ask is not None:
         parameters |= {"temperature": ask.temperature, "max_tokens": ask.max_tokens, **ask.parameters}
     policy = {
         "outcomes": list(agent.outcomes), "adverse": list(agent.adverse), "adverse_alone": agent.adverse_alone,
-        "on_no_answer": agent.on_no_answer, "review_outcome": agent.review_outcome, "rules": dict(agent.rules),
+        "on_no_answer": agent.on_no_answer, "fallback_alone": list(agent.fallback_alone),
+        "review_outcome": agent.review_outcome, "rules": dict(agent.rules),
         "numbers": {name: str(value) for name, value in agent.policy.items()},
     }  # fmt: skip
     return Manifest(

@@ -26,6 +26,8 @@ class Definition:
     labels: tuple[str, ...] = ()
 
 
+MODEL = ("endpoint", "model")
+
 DEFINITIONS: tuple[Definition, ...] = (
     # what came in
     Definition("records_read", "counter", "Input records handed to the engine."),
@@ -43,14 +45,19 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("records_asked", "counter", "Records in those batches."),
     Definition("records_unanswered", "counter", "Records asked about in vain, by what happened.", ("status",)),
     Definition("calls_in_flight", "gauge", "Micro-batches being answered now."),
-    # the endpoint, shared by all agents of the process that ask it
-    Definition("model_requests", "counter", "Requests to the model's endpoint: admitted; limited, which were answered 429; "
-               "refused, since it failed.", ("result",)),
-    Definition("model_requests_waiting", "gauge", "Requests that wait for their turn."),
-    Definition("model_requests_per_minute", "gauge", "Requests a minute sent at most now; found out where it was not told."),
-    Definition("model_concurrency", "gauge", "Requests in flight at most now; falls where the endpoint grows slow."),
-    Definition("model_endpoint_shut", "gauge", "1 while the endpoint fails and is left alone, or is only coming back. An alarm."),
-    Definition("model_retries", "counter", "Failed requests: retried, or refused: they are a share of traffic.", ("result",)),
+    # the models, shared by all agents of the process that ask them; endpoint is where it is, without credentials
+    Definition("model_requests", "counter", "Requests to a model's endpoint: admitted; limited, which were answered 429; "
+               "refused, since it failed.", (*MODEL, "result")),
+    Definition("model_requests_waiting", "gauge", "Requests that wait for their turn.", MODEL),
+    Definition("model_requests_per_minute", "gauge", "Requests a minute sent at most now; found out where it was not told.",
+               MODEL),
+    Definition("model_concurrency", "gauge", "Requests in flight at most now; falls where the endpoint grows slow.", MODEL),
+    Definition("model_endpoint_shut", "gauge", "1 while the endpoint fails and is left alone, or is only coming back. An alarm.",
+               MODEL),
+    Definition("model_retries", "counter", "Failed requests: retried, or refused: they are a share of traffic.",
+               (*MODEL, "result")),
+    Definition("model_passed_on", "counter", "Records of the agent that it gave no answer to: the next model was asked.",
+               MODEL),
     # the Kafka side; see topics/transport/stats.py for what each event and reason means
     Definition("commits", "counter", "Commits confirmed by the broker; transactions under exactly once."),
     Definition("commit_seconds", "counter", "Time spent in them, in seconds."),
@@ -168,27 +175,31 @@ class ReferenceSource:
 
 
 class ModelSource:
-    """What stands before the endpoint that an agent asks; nothing where it asks none."""
+    """What stands before the models that `agent` asks; nothing where it asks none."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, agent: str) -> None:
         self._inference = inference
+        self._agent = agent
 
     def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         """See Source."""
-        admission, breaker, retries = self._inference.admission, self._inference.breaker, self._inference.retries
-        if admission is not None and admission.used:
-            core = admission.core
-            yield "model_requests", ("admitted",), core.stats.admitted
-            yield "model_requests", ("limited",), core.stats.limited
-            yield "model_requests_waiting", (), core.waiting()
-            yield "model_requests_per_minute", (), 60 * core.finder.rate
-            yield "model_concurrency", (), core.concurrency.limit
-        if breaker is not None:
-            yield "model_requests", ("refused",), breaker.stats.refused
-            yield "model_endpoint_shut", (), breaker.breaker.state != "closed"
-        if retries is not None:
-            yield "model_retries", ("retried",), retries.stats.retried
-            yield "model_retries", ("refused",), retries.stats.refused
+        passed_on = self._inference.passed(self._agent)
+        for opened, passed in zip(self._inference.opened, passed_on, strict=True):
+            where = opened.model.endpoint, opened.model.name
+            admission, breaker, retries = opened.admission, opened.breaker, opened.line.retry_budget
+            if admission.used:
+                core = admission.core
+                yield "model_requests", (*where, "admitted"), core.stats.admitted
+                yield "model_requests", (*where, "limited"), core.stats.limited
+                yield "model_requests_waiting", where, core.waiting()
+                yield "model_requests_per_minute", where, 60 * core.finder.rate
+                yield "model_concurrency", where, core.concurrency.limit
+            yield "model_requests", (*where, "refused"), breaker.stats.refused
+            yield "model_endpoint_shut", where, breaker.breaker.state != "closed"
+            yield "model_passed_on", where, passed
+            if retries is not None:
+                yield "model_retries", (*where, "retried"), retries.stats.retried
+                yield "model_retries", (*where, "refused"), retries.stats.refused
 
 
 class AuditSource:

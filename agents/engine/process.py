@@ -104,7 +104,7 @@ class Worker:
         self._follows: list[asyncio.Task[None]] = []
         self._model = ModelWatch()
         self._inference = Inference(settings, self._agents, self._model)
-        self._probing: asyncio.Task[None] | None = None
+        self._probing: list[asyncio.Task[None]] = []
         self._watching = Watching(())
         self.running: list[Running] = []
 
@@ -192,7 +192,7 @@ class Worker:
         """What stands beside the Faust apps: audit records, manifests, reference tables."""
         self._watching = Watching([r.watch for r in self.running])
         self._watching.start()
-        self._probe_model()
+        self._probe_models()
         await self._side.start()
         for r in self.running:
             body = r.manifest.model_dump_json(by_alias=True).encode()
@@ -209,23 +209,18 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever ended it ends the worker
             self.fail(error)
 
-    def _probe_model(self) -> None:
-        """Look beside the work whether the model can be asked: it is said in the log, and nothing waits for it."""
-        settings = self._settings
-        asks = self._scorer_for is None and any(isinstance(r.agent.scorer, Ask) for r in self.running)
-        if asks and settings.model_base_url is not None:
-            self._probing = asyncio.create_task(
-                self._model.probe(settings.model_base_url, self._secret(), settings.model_name), name="probe of the model"
-            )
-
-    def _secret(self) -> str | None:
-        key = self._settings.model_api_key
-        return key.get_secret_value() if key else None
+    def _probe_models(self) -> None:
+        """Look beside the work whether the models can be asked: it is said in the log, and nothing waits for it."""
+        if self._scorer_for is None and any(self._inference.asks(r.agent) for r in self.running):
+            self._probing = [
+                asyncio.create_task(self._model.probe(model.base_url, model.api_key, model.name), name=f"probe of {model.where}")
+                for model in self._inference.models
+            ]
 
     async def _end(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        for probing in self._probing:
+            probing.cancel()
+        await asyncio.gather(*self._probing, return_exceptions=True)
         self._watching.stop()
         for r in self.running:
             await r.engine.close()
@@ -298,7 +293,7 @@ class Worker:
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
         agent = placed(tuned(agent, settings), registry)
-        manifest = manifest_of(agent, model=settings.model_name if self._inference.asks(agent) else None)
+        manifest = manifest_of(agent, models=[m.name for m in self._inference.models] if self._inference.asks(agent) else [])
         key = manifest.hash()
         folder = Path(settings.data_dir) / "tables" / agent.name
         tables = {
@@ -374,7 +369,7 @@ class Worker:
     def _sources(self, r: Running) -> tuple[Source, ...]:
         audits = AuditSource(self._side, names.calls(r.agent.name))
         common = EngineSource(r.engine), TransportSource(r.app.runtime.stats), r.watch, ReferenceSource(r.tables), audits
-        return (*common, ModelSource(self._inference)) if self._inference.asks(r.agent) else common
+        return (*common, ModelSource(self._inference, r.agent.name)) if self._inference.asks(r.agent) else common
 
     def _serve_metrics(self) -> Any:
         port = self._settings.metrics_port

@@ -80,7 +80,7 @@ def _plain(agent: Agent) -> Iterator[Misfit]:
 
 
 def _containers(agent: Agent) -> Iterator[Misfit]:
-    for name in ("outcomes", "adverse", "watch"):
+    for name in ("outcomes", "adverse", "fallback_alone", "watch"):
         given = getattr(agent, name)
         # A text is a sequence of letters: ("approve") without its comma would be seven outcomes.
         if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):

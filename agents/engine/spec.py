@@ -255,7 +255,9 @@ class DecisionAgent(Generic[V, F, A]):
     `watch` fields of an update that did not change make it a skip `unwatched-change`. `on_delete` "retract" publishes a
     retraction for a deleted row. `adverse` outcomes that a model reaches by itself go to `review_outcome` unless
     `adverse_alone`. `on_no_answer`: "wait" asks until there is an answer, "review" and "fallback" call `decide` without
-    one or with the answer of `fallback`. `deadline` runs from the moment a record is asked about. `valid_for` from event time.
+    one or with the answer of `fallback`. What a fallback decides goes to `review_outcome` too, except the outcomes in
+    `fallback_alone`: an outage is no reason to approve by scorecard what a model was to look at. `deadline` runs from the moment
+    a record is asked about. `valid_for` from event time.
     """
 
     name: str
@@ -284,6 +286,7 @@ class DecisionAgent(Generic[V, F, A]):
     review_outcome: str = "review"
     on_no_answer: Literal["wait", "review", "fallback"] = "review"
     fallback: Scorer | None = None
+    fallback_alone: tuple[str, ...] = ()
     order: Order = Order.KEY
     batch: Batch = Batch()
     in_flight: int = 64

@@ -27,6 +27,7 @@ from topics.handover import Outbound
 Agent = DecisionAgent[Any, Any, Any]
 NO_REVIEW = {"required": False, "why": None, "queue": None}
 MOST_REASONS = 4
+ASKED = frozenset({"model", "scorecard", "python", "fallback"})
 
 
 def to_json(value: Any) -> Any:
@@ -108,13 +109,16 @@ class Rules:
         overrides = list(verdict.overrides)
         review = verdict.review.model_dump() if verdict.review is not None else dict(NO_REVIEW)
         why = None
+        by_rule = bool(verdict.overrides) and verdict.proposed not in (None, outcome)
         if tier == "none" and outcome != agent.review_outcome:
-            outcome, why = agent.review_outcome, "no-answer"
-        elif tier in ("model", "scorecard", "python", "fallback") and outcome in agent.adverse and not agent.adverse_alone:
-            by_rule = bool(verdict.overrides) and verdict.proposed not in (None, outcome)
-            if not by_rule:
-                outcome, why = agent.review_outcome, "adverse-needs-review"
+            why = "no-answer"
+        elif tier in ASKED and not by_rule:
+            if outcome in agent.adverse and not agent.adverse_alone:
+                why = "adverse-needs-review"
+            elif tier == "fallback" and outcome not in (agent.review_outcome, *agent.fallback_alone):
+                why = "fallback-needs-review"
         if why is not None:
+            outcome = agent.review_outcome
             overrides.append(why)
             review = {"required": True, "why": why, "queue": review["queue"]}
         reasons = [self._reason(r) for r in verdict.reasons if self._holds(r, features)][:MOST_REASONS]

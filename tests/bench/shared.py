@@ -118,7 +118,7 @@ class Work:
 
     def __init__(self, source: str, decisions: str, wall_ms: Callable[[], int] = lambda: NOW_MS) -> None:
         self.agent = lean_agent(source, decisions)
-        site = Site(manifest=manifest_of(self.agent, model=None).hash())
+        site = Site(manifest=manifest_of(self.agent, models=()).hash())
         self._pipeline = Pipeline(
             self.agent, site, joins=None, judgements=None, dead_letters="headrace.bench.dlq", wall_ms=wall_ms
         )

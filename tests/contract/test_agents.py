@@ -230,6 +230,7 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "review unknown": (replace(CREDIT, review_outcome="look"), "review_outcome is 'look'"),
     "review adverse": (replace(CREDIT, adverse=("review",)), "review_outcome 'review' is adverse"),
     "outcome twice": (replace(CREDIT, outcomes=("approve", "approve", "review", "decline")), "name each possible outcome once"),
+    "fallback alone": (replace(MACHINE, fallback_alone=("stop", "halt")), "fallback_alone names 'halt'"),
     "fallback missing": (replace(MACHINE, fallback=None), 'on_no_answer="fallback" needs fallback'),
     "duration": (replace(CREDIT, deadline="soon"), "deadline: reading duration 'soon'"),
     "no time at all": (replace(CREDIT, deadline="0s"), "deadline '0s' has to be longer than nothing"),

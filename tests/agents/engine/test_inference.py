@@ -29,8 +29,8 @@ async def test_agents_of_a_process_share_one_line_and_have_their_parts_of_it() -
             tell = inference.owned(agent)
             assert tell is not None
             tell(part)
-        assert inference.admission is not None
-        shares = {name: line.share for name, line in inference.admission.core._lines.items()}
+        (opened,) = inference.opened
+        shares = {name: line.share for name, line in opened.admission.core._lines.items()}
         assert shares == {"first": 0.375, "second": 0.0}
         answers = await scorers[0].score(questions(3), soon(30))
         (late,) = await scorers[1].score(questions(1), soon(0.3))
@@ -62,3 +62,35 @@ def test_unless_it_is_set_agents_that_ask_have_equal_parts() -> None:
     """Those that ask no model have none."""
     agents = [simple_agent(ASKING, name="a"), simple_agent(ASKING, name="b"), simple_agent(Scripted(), name="c")]
     assert weights(agents, Settings()) == {"a": 0.5, "b": 0.5}
+
+
+async def test_whoever_answers_is_named_and_the_alarm_of_a_refused_key_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is refused: the next model is asked, the log names both, shares are told to both lines."""
+    agent = simple_agent(ASKING, name="asking")
+    async with Sandbox(SandboxConfig(api_key="another")) as refusing, Sandbox() as other:
+        further = {"base_url": other.base_url, "name": "spare"}
+        settings = Settings(model_base_url=refusing.base_url, model_name="main", model_fallbacks=(further,))
+        inference = Inference(settings, [agent], ModelWatch())
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        tell = inference.owned(agent)
+        assert tell is not None
+        tell(1.0)
+        answers = await scorer.score(questions(2), soon(30))
+        again = await scorer.score(questions(2), soon(30))
+        await scorer.close()
+        assert refusing.meter.requests == 1, "its breaker is open"
+    assert statuses([*answers, *again]) == ["answered"] * 4
+    for answer in (*answers, *again):
+        assert answer.model_requested == "spare"
+        assert answer.endpoint == other.base_url
+        assert f"main at {refusing.base_url} gave no answer" in answer.why
+    assert list(inference.passed("asking")) == [4, 0]
+    assert f"asking spare at {other.base_url}" in caplog.text
+    assert "HEADRACE_MODEL_API_KEY" in caplog.text
+
+
+def test_models_to_fall_over_to_need_a_first_one() -> None:
+    """Said by the name of both settings."""
+    further = {"base_url": "http://127.0.0.1:1/v1", "name": "spare"}
+    with pytest.raises(ConfigError, match=r"HEADRACE_MODEL_FALLBACKS.*HEADRACE_MODEL_BASE_URL"):
+        Inference(Settings(model_base_url=None, model_fallbacks=(further,)), [], ModelWatch())

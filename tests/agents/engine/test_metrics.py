@@ -163,7 +163,7 @@ async def test_what_stands_before_a_model_is_told_for_each_agent_that_asks() -> 
     agent = simple_agent(Ask(OrderAnswer, "Judge."), name="asking")
     async with Sandbox(SandboxConfig(schedule=("429", "", "401"))) as server:
         inference = Inference(Settings(model_base_url=server.base_url), [agent], ModelWatch())
-        source = ModelSource(inference)
+        source = ModelSource(inference, "asking")
         assert not list(source.samples())
         scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
         for _ in range(3):
@@ -171,11 +171,14 @@ async def test_what_stands_before_a_model_is_told_for_each_agent_that_asks() -> 
         await scorer.close()
     registry = CollectorRegistry()
     registry.register(AgentCollector({"asking": [source]}))
+    where = (server.base_url, "gpt-5-mini")
     found = {(name, labels): value for name, labels, value in source.samples()}
-    assert found["model_requests", ("admitted",)] == 3
-    assert found["model_requests", ("limited",)] == 1
-    assert found["model_requests", ("refused",)] == 1
-    assert found["model_endpoint_shut", ()] == 1
-    assert found["model_requests_waiting", ()] == 0
-    assert found["model_requests_per_minute", ()] > 0
-    assert registry.get_sample_value("headrace_model_requests_total", {"agent": "asking", "result": "limited"}) == 1
+    assert found["model_requests", (*where, "admitted")] == 3
+    assert found["model_requests", (*where, "limited")] == 1
+    assert found["model_requests", (*where, "refused")] == 1
+    assert found["model_endpoint_shut", where] == 1
+    assert found["model_requests_waiting", where] == 0
+    assert found["model_requests_per_minute", where] > 0
+    assert found["model_passed_on", where] == 0
+    labels = {"agent": "asking", "endpoint": where[0], "model": where[1]}
+    assert registry.get_sample_value("headrace_model_requests_total", labels | {"result": "limited"}) == 1

@@ -209,12 +209,19 @@ async def test_waiting_asks_until_there_is_an_answer_and_keeps_the_order() -> No
     assert [o.decisions[0]["tier"] for o in found] == ["model"] * 3
 
 
-async def test_a_fallback_answers_in_place_of_the_model_and_says_so() -> None:
-    """on_no_answer=fallback asks the other scorer; the decision's tier is fallback."""
+@pytest.mark.parametrize(
+    ("alone", "outcome", "overrides"), [(("accept",), "accept", []), ((), "review", ["fallback-needs-review"])]
+)
+async def test_a_fallback_answers_in_place_of_the_model_and_says_so(
+    alone: tuple[str, ...], outcome: str, overrides: list[str]
+) -> None:
+    """on_no_answer=fallback asks the other scorer: tier fallback; what it may not reach alone is reviewed, its proposal kept."""
     scorer, other = Scripted(lambda f: Answer("timeout")), Scripted()
-    agent = simple_agent(scorer, on_no_answer="fallback")
+    agent = simple_agent(scorer, on_no_answer="fallback", fallback_alone=alone)
     (found,) = await outcomes(agent, [order("a", 7)], scorer, fallback=other)
-    assert (found.decisions[0]["tier"], found.decisions[0]["outcome"], found.decisions[0]["score"]) == ("fallback", "accept", 7)
+    (body,) = found.decisions
+    assert (body["tier"], body["outcome"], body["score"], body["overrides"]) == ("fallback", outcome, 7, overrides)
+    assert (body["proposed_outcome"], body["review"]["required"]) == ("accept", outcome == "review")
 
 
 async def test_a_backlog_is_not_mistaken_for_a_model_that_does_not_answer() -> None:
