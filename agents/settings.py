@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ModelPrice(BaseModel):
+    """What a model costs, in units of `currency` for a million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Decimal = Field(ge=0, le=1_000_000)
+    cached_input: Decimal | None = Field(default=None, ge=0, le=1_000_000)
+    output: Decimal = Field(ge=0, le=1_000_000)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
 
 
 class FurtherModel(BaseModel):
@@ -19,6 +31,7 @@ class FurtherModel(BaseModel):
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1, le=10_000)
+    price: ModelPrice | None = None
 
 
 class Settings(BaseSettings):
@@ -80,10 +93,16 @@ class Settings(BaseSettings):
     model_concurrency: int = Field(
         ge=1, le=10_000, default=64, description="Most requests in flight to one endpoint; fewer where it grows slow."
     )
+    model_price: ModelPrice | None = Field(
+        default=None,
+        description="What it costs, for a million tokens, as a provider lists it. Unset: from the table of genai-prices, which "
+        "knows providers by their address; else its calls have no cost. "
+        'Example: {"input": "0.25", "cached_input": "0.025", "output": "2"}.',
+    )
     model_fallbacks: tuple[FurtherModel, ...] = Field(
         default=(),
         description="Further models, asked in this order where the one before gives no answer: base_url, name, and if need be "
-        'api_key, rpm, tpm, concurrency. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
+        'api_key, rpm, tpm, concurrency, price. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
     )
 
     session_timeout: float = Field(

@@ -9,8 +9,11 @@ from hashlib import sha256
 from typing import Any
 
 from models.align import Aligned
+from models.charge import charged
 from models.completion import Completion
 from models.contract import Question
+from models.gate import Asking, Ended
+from models.prices import Price
 from models.prompt import Request
 from schemas.audit import Call, CallStatus, Tokens
 from schemas.wire import rfc3339
@@ -47,6 +50,9 @@ class CallDraft:
         model: str,
         parameters: dict[str, Any],
         done_ms: int,
+        asking: Asking,
+        ended: Ended,
+        price: Price | None,
     ) -> Call:
         """The audit record. `questions` are in the order in which they were asked."""
         completion = self.completion
@@ -69,6 +75,10 @@ class CallDraft:
             finish_reason=completion.finish_reason if completion else None,
             tokens_reserved=request.reserved,
             tokens=completion.tokens if completion else Tokens(),
+            cost_micro=price.cost(charged(ended, asking)) if price else None,
+            currency=price.currency if price else None,
+            price_table=price.table if price else None,
+            partitions={str(partition): count for partition, count in asking.partitions.items()},
             queued_at=rfc3339(self.queued_ms),
             sent_at=rfc3339(self.sent_ms),
             first_at=rfc3339(self.first_ms),

@@ -29,7 +29,7 @@ from models.call_draft import CallDraft
 from models.completion import Completion, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
-from models.failures import Exhausted, Filtered, Overflow, error_body, rate_headers
+from models.failures import Exhausted, Filtered, Overflow, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
 from models.line import Line
 from models.passage import Passage
@@ -190,8 +190,9 @@ class ChatScorer(Generic[A]):
             self._agent, line.tokens.tokens(len(request.body)), request.reserved,
             Counter(question.partition for question in batch.questions), again,
         )  # fmt: skip
+        passage = Passage(line.gates, asking, deadline)
         try:
-            async with asyncio.timeout_at(deadline), Passage(line.gates, asking, deadline) as passage:
+            async with asyncio.timeout_at(deadline), passage:
                 draft.sent_ms, sent_at = line.clock(), loop.time()
                 passage.ended = Ended("timeout")  # until it is known to have ended otherwise, it counts as cut off
                 if draft.attempt == 1:
@@ -220,7 +221,8 @@ class ChatScorer(Generic[A]):
                 self._on_call(
                     draft.call(
                         request, batch.questions, agent=self._agent, manifest=self._manifest, endpoint=line.where,
-                        model=line.model, parameters=parameters, done_ms=line.clock(),
+                        model=line.model, parameters=parameters, done_ms=line.clock(), asking=asking, ended=passage.ended,
+                        price=line.price,
                     )
                 )  # fmt: skip
 
@@ -311,7 +313,7 @@ def _ended(error: ModelError, seconds: float) -> Ended:
         kind = "protocol"
     hint = error.retry_after if isinstance(error, ModelLimited) else None
     status = error.status if isinstance(error, ModelRejected) else None
-    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status)
+    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status, cut_off(error))
 
 
 def _answer_status(error: ModelError) -> Status:

@@ -86,6 +86,18 @@ def place(error: Exception) -> ModelError:
     return _by_cause(error)
 
 
+def cut_off(error: BaseException) -> bool:
+    """Whether a request was lost on its way: it may have been worked on, and billed, though nothing came back of it."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, openai.APIStatusError):
+        return False
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return False
+        cause = cause.__cause__
+    return True
+
+
 def error_body(error: BaseException | None) -> dict[str, Any]:
     """The `error` object of a refused request, or what stands in its place."""
     body = getattr(error, "body", None)

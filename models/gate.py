@@ -46,7 +46,8 @@ class Ended:
 
     `tokens` is what the endpoint reported; None where it reported nothing: a request that left then counts with all it had
     reserved. `seconds` from leaving to the end. `retry_after` in seconds. `headers` are the response's `x-ratelimit-*` headers,
-    in lower case, as they came: hints that may be absent, 0 or -1. `status` is the HTTP status, where there was one.
+    in lower case, as they came: hints that may be absent, 0 or -1. `status` is the HTTP status, where there was one. `cut_off`:
+    the request was on its way when the connection failed, and may have been worked on.
     """
 
     kind: End
@@ -55,6 +56,7 @@ class Ended:
     retry_after: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int | None = None
+    cut_off: bool = False
 
 
 class Refused(Exception):

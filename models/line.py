@@ -15,6 +15,7 @@ from models.dialect import Dialect
 from models.endpoint import Endpoint
 from models.estimate import TokenEstimate
 from models.gate import Gate
+from models.prices import Price
 from models.retry_budget import RetryBudget
 from models.slots import Slots
 
@@ -39,8 +40,8 @@ class Line:
     """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
-    of them, if any, that knows how full the line is. `dialect` and `tokens` are learned from the answers. A line is closed when
-    the last of those who `hold` it has let go.
+    of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `dialect` and `tokens`
+    are learned from the answers. A line is closed when the last of those who `hold` it has let go.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Line:
         *,
         gates: Sequence[Gate] = (),
         pacer: Pacer | None = None,
+        price: Price | None = None,
         connections: int = 64,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         chance: Callable[[], float] = random.random,
@@ -59,6 +61,7 @@ class Line:
         self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock)
         self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
         self.pacer = pacer
+        self.price = price
         self._retries: RetryBudget | None = None
         self.dialect = Dialect()
         self.tokens = TokenEstimate()

@@ -54,7 +54,9 @@ class Call(Wire):
 
     `worker` names one run of one process, `seq` counts its calls for this agent from 1 without a gap, `prev` is the SHA-256 in
     hex of the value of the call before it (null for the first), `unpublished` how many earlier ones the worker could not publish
-    as far as it knew. So a call that is gone leaves a gap, whether or not a decision names it.
+    as far as it knew. `partitions` counts the records by source partition. `cost_micro` are millionths of `currency`
+    by `price_table`, null where the price is not known: of the tokens reported, or of all that was reserved where the endpoint
+    may bill a request that was cut off. So a call that is gone leaves a gap, whether or not a decision names it.
     """
 
     schema_: str = Field(default=CALL_SCHEMA, alias="schema")
@@ -85,6 +87,8 @@ class Call(Wire):
     first_at: str | None = None
     done_at: str | None = None
     masking: str | None = None
+    tenant: str | None = None
+    partitions: dict[str, int] = Field(default_factory=dict)
     worker: str | None = None
     seq: int | None = None
     prev: str | None = None

@@ -57,6 +57,7 @@ COMMANDS = {
     "agents": Entry("agents.cli.agents:app", "List agents, check them, try one without Kafka.", LOOK),
     "topics": Entry("agents.cli.topics:app", "Plan and create the topics that agents need.", LOOK),
     "verify": Entry("agents.cli.verify:verify", "Account for every input record, from the topics alone.", LOOK),
+    "usage": Entry("agents.cli.usage:usage", "Report tokens and cost by agent, tenant, model and day.", LOOK),
     "explain": Entry("agents.cli.explain:explain", "Tell the whole story of one decision.", LOOK),
     "sandbox": Entry("agents.cli.sandbox:sandbox", "Serve an OpenAI-compatible model that is none.", LOCAL),
     "broker": Entry("agents.cli.broker:broker", "Start a broker: the embedded one, or Apache Kafka.", LOCAL),

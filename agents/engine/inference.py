@@ -23,6 +23,7 @@ from models.endpoint import without_credentials
 from models.failover import Candidate, Failover
 from models.instant import NoModel
 from models.line import Line
+from models.prices import Price, configured, listed
 from schemas.errors import ConfigError
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -37,6 +38,7 @@ class Model:
     api_key: str | None
     limits: Limits
     connections: int
+    price: Price | None = None
 
     @property
     def endpoint(self) -> str:
@@ -58,7 +60,7 @@ class Opened:
         self.breaker = BreakerGate(model.endpoint)
         self.line = Line(
             model.base_url, model.api_key, model.name, gates=(self.breaker, self.admission), pacer=self.admission,
-            connections=model.connections,
+            connections=model.connections, price=model.price,
         )  # fmt: skip
 
 
@@ -120,6 +122,7 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
     first = FurtherModel(
         base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
         tpm=settings.model_tpm, concurrency=settings.model_concurrency,
+        price=settings.model_price,
     )  # fmt: skip
     return tuple(_model(further) for further in (first, *settings.model_fallbacks))
 
@@ -127,7 +130,12 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
 def _model(further: FurtherModel) -> Model:
     key = further.api_key.get_secret_value() if further.api_key else None
     limits = Limits(further.rpm, further.tpm, further.concurrency, queue=further.concurrency)
-    return Model(further.name, further.base_url, key, limits, further.concurrency)
+    told = further.price
+    if told is not None:
+        price: Price | None = configured(told.input, told.cached_input, told.output, told.currency)
+    else:
+        price = listed(further.name, further.base_url)
+    return Model(further.name, further.base_url, key, limits, further.concurrency, price)
 
 
 def weights(agents: Sequence[Agent], settings: Settings) -> dict[str, float]:

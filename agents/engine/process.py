@@ -334,7 +334,7 @@ class Worker:
 
     def _scorer(self, agent: Agent, manifest: str) -> Scorer:
         topic = names.calls(agent.name)
-        chain = CallChain(f"{socket.gethostname()}:{os.getpid()}:{time.time_ns():x}")
+        chain = CallChain(f"{socket.gethostname()}:{os.getpid()}:{time.time_ns():x}", self._settings.tenant)
 
         def record(call: Call) -> None:
             self._side.offer(topic, chain.key, chain.seal(call, self._side.unpublished(topic)))

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from agents.cli.main import group, run
 from agents.engine.discover import find, select
 from agents.engine.process import Worker
 from agents.engine.topology import registry_for
-from agents.settings import Settings
+from agents.settings import ModelPrice, Settings
 from models.sandbox import Sandbox, SandboxConfig
 from tests.support.kafka import create_topic, produce, read_all
 from topics import names
@@ -76,6 +77,7 @@ async def work(site: Site, folder: Path) -> None:
         settings = Settings(
             kafka=site.bootstrap, data_dir=str(folder), session_timeout=6, model_base_url=model.base_url,
             model_api_key=SECRET, model_name="sandbox/transparent-rules",
+            model_price=ModelPrice(input=Decimal("0.25"), output=Decimal(2)),
         )  # fmt: skip
         for spec in registry_for(agents, settings):
             await create_topic(site.bootstrap, spec.topic, spec.partitions)
@@ -221,6 +223,25 @@ def test_what_is_left_out_is_said(arguments: list[str], capsys: pytest.CaptureFi
     """Neither an id nor whole coordinates: status 2 before anything is asked of a broker."""
     assert run(group(), ["explain", *arguments]) == 2
     assert "--offset" in capsys.readouterr().err
+
+
+def test_usage_adds_up_what_every_call_took(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """By agent, tenant, model and day, the call that was answered in vain among them; the cost is that of the tokens."""
+    assert run(group(), ["usage", "--kafka", site.bootstrap, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = {row["agent"]: row for row in told["rows"]}
+    assert set(rows) == {"credit-risk", "product-quality"}
+    calls = [call for ids in site.ids.values() for id in ids for call in explained(site, capsys, id)["calls"]]
+    assert sum(row["calls"] for row in rows.values()) == len(calls) == 3
+    assert sum(row["tokens_input"] for row in rows.values()) == sum(call["tokens"]["input"] for call in calls)
+    assert told["cost_micro"] == {"USD": sum(call["cost_micro"] for call in calls)}
+    for row in rows.values():
+        assert (row["tenant"], row["model"], row["unpriced"]) == ("default", "sandbox/transparent-rules", 0)
+        assert row["cost_micro"] >= (row["tokens_input"] * 250_000 + row["tokens_output"] * 2_000_000) // 1_000_000 > 0
+    assert run(group(), ["usage", "--kafka", site.bootstrap, "credit-risk"]) == 0
+    said = capsys.readouterr().out
+    assert "credit-risk" in said
+    assert "product-quality" not in said
 
 
 def test_the_chain_verifies_and_names_what_was_put_in(

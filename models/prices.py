@@ -1,0 +1,84 @@
+"""What a model costs: integer micro-units of a currency, from a table that is kept up to date elsewhere or from the settings.
+
+The table is that of the genai-prices package (MIT), as installed: nothing is fetched. It knows a provider by its address, so a
+gateway or a server of one's own has no price unless the settings give one: what is not known is never guessed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
+from importlib.metadata import version
+from typing import Any
+
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import TieredPrices
+
+from schemas.audit import Tokens
+from schemas.errors import ConfigError
+from schemas.values import value
+
+MICRO = 1_000_000
+MTOK = 1_000_000
+"""Prices are told for a million tokens."""
+
+
+@value
+class Price:
+    """Micro-units of `currency` for a million tokens of each class; `table` says where they are from.
+
+    1 USD for a million tokens is 1,000,000 here, and one micro-unit for one token.
+    """
+
+    input: int
+    cached_input: int
+    output: int
+    currency: str = "USD"
+    table: str = "configured"
+
+    def cost(self, tokens: Tokens) -> int:
+        """Micro-units for so many tokens, rounded up. Cached input is part of the input, reasoning part of the output."""
+        cached = min(tokens.cached_input, tokens.input)
+        whole = (tokens.input - cached) * self.input + cached * self.cached_input + tokens.output * self.output
+        return -(-whole // MTOK)
+
+
+def configured(given: Decimal, cached: Decimal | None, output: Decimal, currency: str) -> Price:
+    """The price as settings have it, in units for a million tokens. Cached input costs as much as any where it has no price."""
+    return Price(_micro(given), _micro(given if cached is None else cached), _micro(output), currency)
+
+
+def listed(model: str, base_url: str, at: datetime | None = None) -> Price | None:
+    """What the table says of a model at this address; None where it knows neither. Prices in tiers count at their first."""
+    try:
+        provider, found = get_snapshot().find_provider_model(model, None, None, base_url)
+    except LookupError:
+        return None
+    prices = found.get_prices(at or datetime.now(UTC))
+    given, output = _first(prices, "input_mtok"), _first(prices, "output_mtok")
+    if given is None or output is None:
+        return None
+    cached = _first(prices, "cache_read_mtok")
+    table = f"genai-prices {version('genai-prices')}: {provider.id}/{found.id}"
+    return Price(_micro(given), _micro(given if cached is None else cached), _micro(output), "USD", table)
+
+
+def _first(prices: Any, name: str) -> Decimal | None:
+    price = getattr(prices, name, None)
+    return price.base if isinstance(price, TieredPrices) else price
+
+
+def _micro(units: Decimal) -> int:
+    """Rounded up: a price below a millionth is not free."""
+    return int((units * MICRO).to_integral_value(ROUND_CEILING))
+
+
+def micro(amount: str, name: str) -> int:
+    """Micro-units of an amount such as "12.50". Raises ConfigError, naming the setting, for what is no amount."""
+    try:
+        units = Decimal(amount)
+    except ArithmeticError:
+        units = Decimal(-1)
+    if not units.is_finite() or units <= 0 or units > MICRO * MICRO:
+        raise ConfigError(f"reading {name}: {amount!r} is no amount of money; write it like 12.50")
+    return int(units * MICRO)

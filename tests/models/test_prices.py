@@ -1,0 +1,132 @@
+"""Prices: integers, rounded up, from a table by the provider's address or from the settings; and what counts as spent."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.charge import charged
+from models.gate import Asking, End, Ended
+from models.prices import Price, configured, listed, micro
+from models.sandbox import Sandbox, SandboxConfig
+from schemas.audit import Call, Tokens
+from schemas.errors import ConfigError
+from tests.support.scoring import chat, questions, soon, statuses
+
+PRICE = configured(Decimal("0.25"), Decimal("0.025"), Decimal(2), "USD")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "cost"),
+    [
+        (Tokens(), 0),
+        (Tokens(input=1), 1),
+        (Tokens(input=4), 1),
+        (Tokens(input=1_000_000), 250_000),
+        (Tokens(input=1_000_000, cached_input=1_000_000), 25_000),
+        (Tokens(input=1000, cached_input=600, output=300, reasoning=200), 715),
+        (Tokens(input=1, cached_input=9), 1),
+    ],
+)
+def test_a_cost_is_in_whole_millionths_rounded_up(tokens: Tokens, cost: int) -> None:
+    """Cached input is part of the input, reasoning part of the output; more cached than there was is not believed."""
+    assert PRICE.cost(tokens) == cost
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7))
+def test_what_is_reserved_is_never_less_than_what_is_settled(inputs: int, cached: int, output: int) -> None:
+    """Cached tokens make a request cheaper, never dearer than it was taken to be."""
+    used = Tokens(input=inputs, cached_input=min(cached, inputs), output=output)
+    assert PRICE.cost(used) <= PRICE.cost(Tokens(input=inputs, output=output))
+
+
+def test_a_price_below_a_millionth_is_not_free_and_cached_input_costs_as_any_unless_told() -> None:
+    """What a price list can say."""
+    assert configured(Decimal("0.0000001"), None, Decimal(0), "EUR") == Price(1, 1, 0, "EUR")
+
+
+def test_the_table_knows_a_provider_by_its_address_and_nobody_else() -> None:
+    """The same name at another address is another model: it has no price."""
+    found = listed("gpt-5-mini", "https://api.openai.com/v1")
+    assert found is not None
+    assert (found.input, found.cached_input, found.output, found.currency) == (250_000, 25_000, 2_000_000, "USD")
+    assert found.table.startswith("genai-prices ")
+    assert found.table.endswith(": openai/gpt-5-mini")
+    assert listed("gpt-5-mini", "http://127.0.0.1:8080/v1") is None
+    assert listed("no-such-model", "https://api.openai.com/v1") is None
+
+
+@pytest.mark.parametrize("amount", ["", "x", "0", "-1", "NaN", "Infinity", "1e99"])
+def test_what_is_no_amount_is_refused_by_the_name_of_its_setting(amount: str) -> None:
+    """And what is one is exact."""
+    assert micro("12.50", "BUDGET") == 12_500_000
+    with pytest.raises(ConfigError, match="BUDGET"):
+        micro(amount, "BUDGET")
+
+
+ASKING = Asking("a", 100, 50, {0: 1})
+WHOLE = Tokens(input=100, output=50)
+
+
+@pytest.mark.parametrize(
+    ("ended", "tokens"),
+    [
+        (Ended("served", Tokens(input=90, output=5)), Tokens(input=90, output=5)),
+        (Ended("served"), WHOLE),
+        (Ended("timeout"), WHOLE),
+        (Ended("protocol"), WHOLE),
+        (Ended("unavailable", cut_off=True), WHOLE),
+        *((Ended(kind), Tokens()) for kind in ("limited", "exhausted", "rejected", "unsent", "unavailable")),
+    ],
+)
+def test_what_may_be_billed_counts_in_full(ended: Ended, tokens: Tokens) -> None:
+    """What was refused before any work is free."""
+    assert charged(ended, ASKING) == tokens
+
+
+def test_every_kind_of_end_is_thought_of() -> None:
+    """A new one has to be placed here."""
+    assert set(End.__args__) == {  # type: ignore[attr-defined]  # a Literal
+        "served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "share"),
+    [("", "used"), ("hang", "whole"), ("reset", "whole"), ("html", "whole"), ("truncated", "whole"), ("500", "none"),
+     ("401", "none"), ("429", "none")],
+)  # fmt: skip
+async def test_each_call_says_what_it_cost(fault: str, share: str) -> None:
+    """Against a server: what was reported, all that was reserved where the reply was lost, nothing where it was refused."""
+    calls = list[Call]()
+    options: dict[str, Any] = {"price": PRICE}
+    async with Sandbox(SandboxConfig(latency="0ms", schedule=(fault,), faults={})) as server:
+        scorer = chat(server.base_url, calls, **options)
+        answers = await scorer.score(questions(2), soon(0.7))
+        await scorer.close()
+    call = calls[0]
+    assert (call.currency, call.price_table, call.partitions) == ("USD", "configured", {"0": 2})
+    assert call.cost_micro is not None
+    used = PRICE.cost(call.tokens)
+    if share == "used":
+        assert statuses(answers) == ["answered"] * 2
+        assert call.cost_micro == used > 0
+    elif share == "whole":
+        assert used == 0
+        assert call.cost_micro > PRICE.cost(Tokens(output=call.tokens_reserved))
+    else:
+        assert call.cost_micro == 0
+
+
+async def test_without_a_price_a_call_has_no_cost_rather_than_none_to_pay() -> None:
+    """Null, not zero."""
+    calls = list[Call]()
+    async with Sandbox(SandboxConfig(latency="0ms")) as server:
+        scorer = chat(server.base_url, calls)
+        await scorer.score(questions(1), soon(30))
+        await scorer.close()
+    assert (calls[0].cost_micro, calls[0].currency, calls[0].price_table) == (None, None, None)

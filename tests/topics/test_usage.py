@@ -1,0 +1,61 @@
+"""Calls added up from a real broker: since which time, which partitions, what is left out."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from schemas.audit import Call, Tokens
+from tests.support.kafka import create_topic, produce
+from topics.dev_broker import LocalBroker
+from topics.tail import records_since
+from topics.usage import Key, Usage, read_usage
+
+TODAY = datetime.now(UTC)
+
+
+def call(agent: str, *, days_ago: int = 0, cost: int | None = 5, model: str = "m") -> bytes:
+    """One call of 10 tokens and 2 records."""
+    made = Call(
+        call_id="c", agent=agent, endpoint="e", model_requested=model, request_hash="h", status="ok", records=["a", "b"],
+        tokens=Tokens(input=10, cached_input=4, output=3, reasoning=1), cost_micro=cost, tenant="t",
+        currency="USD" if cost is not None else None, done_at=(TODAY - timedelta(days=days_ago)).isoformat(),
+    )  # fmt: skip
+    return made.model_dump_json(by_alias=True).encode()
+
+
+@pytest.fixture
+def topic() -> str:
+    """A name of its own."""
+    return f"calls-{uuid.uuid4().hex[:8]}"
+
+
+async def test_rows_are_summed_over_partitions_and_days_kept_apart(kafka: LocalBroker, topic: str) -> None:
+    """What is older than asked for is left out by its own time; what is no call is counted."""
+    client = {"bootstrap_servers": kafka.bootstrap}
+    await create_topic(kafka.bootstrap, topic, 2)
+    await produce(kafka.bootstrap, topic, [(b"w", call("a")), (b"w", call("a", cost=None)), (b"w", b"no call")], partition=0)
+    await produce(kafka.bootstrap, topic, [(b"v", call("a", cost=7)), (b"v", call("a", days_ago=3))], partition=1)
+    found, told = Usage(), list[int]()
+    await read_usage(client, topic, TODAY.date() - timedelta(days=1), found, told.append)
+    assert found.damaged == 1
+    assert {key: (spent.calls, spent.cost_micro, spent.unpriced) for key, spent in found.rows.items()} == {
+        Key(TODAY.date().isoformat(), "a", "t", "m", "USD"): (2, 12, 0),
+        Key(TODAY.date().isoformat(), "a", "t", "m", None): (1, 0, 1),
+    }
+    (priced,) = (spent for key, spent in found.rows.items() if key.currency)
+    assert (priced.records, priced.tokens_input, priced.tokens_cached_input, priced.tokens_output) == (4, 20, 8, 6)
+    assert found.costs() == {"USD": 12}
+
+
+async def test_a_topic_that_is_not_there_or_ended_before_has_nothing(kafka: LocalBroker, topic: str) -> None:
+    """No error for an agent that never asked, and nothing is created by looking."""
+    client = {"bootstrap_servers": kafka.bootstrap}
+    assert [record async for record in records_since(client, topic, 0)] == []
+    await create_topic(kafka.bootstrap, topic, 1)
+    await produce(kafka.bootstrap, topic, [(b"w", call("a"))])
+    assert len([record async for record in records_since(client, topic, 0)]) == 1
+    later = int((TODAY + timedelta(days=1)).timestamp() * 1000)
+    assert [record async for record in records_since(client, topic, later)] == []

@@ -1,0 +1,95 @@
+"""What asking models took, added up from the audit of calls: one row for each day, agent, tenant, model and currency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from schemas.audit import Call
+from topics.tail import records_since
+
+EVERY = 1000
+
+
+class Key(NamedTuple):
+    """What a row is about. `day` is that of the call's end in UTC, `currency` None where no price was known."""
+
+    day: str
+    agent: str
+    tenant: str | None
+    model: str
+    currency: str | None
+
+
+@dataclass(slots=True)
+class Spent:
+    """Sums of one row: requests, records asked about in them, tokens as reported, cost in millionths of the currency.
+
+    `unpriced` are the calls without a price. Tokens of a request that was cut off were not reported; its cost counts what was
+    reserved for it.
+    """
+
+    calls: int = 0
+    records: int = 0
+    tokens_input: int = 0
+    tokens_cached_input: int = 0
+    tokens_output: int = 0
+    tokens_reasoning: int = 0
+    cost_micro: int = 0
+    unpriced: int = 0
+
+
+@dataclass(slots=True)
+class Usage:
+    """The table. `damaged` counts records that are no calls."""
+
+    rows: dict[Key, Spent] = field(default_factory=dict)
+    damaged: int = 0
+
+    def add(self, call: Call) -> None:
+        """Count one call."""
+        day = (call.done_at or call.sent_at or "")[:10]
+        key = Key(day, call.agent, call.tenant, call.model_requested, call.currency)
+        spent = self.rows.setdefault(key, Spent())
+        spent.calls += 1
+        spent.records += len(call.records)
+        spent.tokens_input += call.tokens.input
+        spent.tokens_cached_input += call.tokens.cached_input
+        spent.tokens_output += call.tokens.output
+        spent.tokens_reasoning += call.tokens.reasoning
+        spent.cost_micro += call.cost_micro or 0
+        spent.unpriced += call.cost_micro is None
+
+    def costs(self) -> dict[str, int]:
+        """Currency -> the sum of all rows in it, in millionths."""
+        found: dict[str, int] = {}
+        for key, spent in sorted(self.rows.items(), key=lambda row: row[0].currency or ""):
+            if key.currency is not None:
+                found[key.currency] = found.get(key.currency, 0) + spent.cost_micro
+        return found
+
+
+async def read_usage(
+    client: Mapping[str, Any], topic: str, since: date, usage: Usage, progress: Callable[[int], None] = lambda count: None
+) -> None:
+    """Add the calls in `topic` that ended on `since` (UTC) or later. A topic that is not there has none.
+
+    Raises BrokerError when the brokers stop answering.
+    """
+    start = datetime(since.year, since.month, since.day, tzinfo=UTC)
+    count = 0
+    async for record in records_since(client, topic, int(start.timestamp() * 1000)):
+        count += 1
+        if count % EVERY == 0:
+            progress(count)
+        try:
+            call = Call.model_validate_json(record.value or b"")
+        except ValidationError:
+            usage.damaged += 1
+            continue
+        if (call.done_at or "") >= since.isoformat():
+            usage.add(call)
