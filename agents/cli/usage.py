@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.output import console, emit_json, out, tell
@@ -21,8 +20,7 @@ from topics.connection import probe
 from topics.usage import Key, Spent, Usage, read_usage
 
 DAYS = 7
-WIDTH = 160
-"""Rows are never broken: what a person reads here is often grepped."""
+HEADS = ("day", "agent", "tenant", "model", "calls", "records", "tokens in", "cached", "tokens out", "cost", "unpriced")
 
 
 def usage(
@@ -44,7 +42,8 @@ def usage(
     if as_json:
         emit_json(as_dict(found))
     elif found.rows:
-        out.print(_table(found), width=max(out.width, WIDTH), crop=False)
+        for line in _lines(found):
+            out.print(line, markup=False)
     else:
         tell(f"no calls since {since.isoformat()}, in {', '.join(names.calls(agent.name) for agent in chosen)}")
     if found.damaged and not as_json:
@@ -67,25 +66,27 @@ async def _read(settings: Settings, agents: Sequence[Agent], since: date, *, qui
 
 def as_dict(found: Usage) -> Mapping[str, object]:
     """The table as --json prints it: rows in order, and their sums by currency."""
-    rows = [{**key._asdict(), **asdict(spent)} for key, spent in sorted(found.rows.items())]
+    rows = [{**key._asdict(), **asdict(spent)} for key, spent in sorted(found.rows.items(), key=_order)]
     return {"rows": rows, "damaged": found.damaged, "cost_micro": found.costs()}
 
 
-def _table(found: Usage) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("day", "agent", "tenant", "model"):
-        table.add_column(name)
-    for name in ("calls", "records", "tokens in", "cached", "tokens out", "cost", "unpriced"):
-        table.add_column(name, justify="right")
-    for key, spent in sorted(found.rows.items()):
-        table.add_row(*_cells(key, spent))
+def _lines(found: Usage) -> Iterator[str]:
+    """A table whose rows are never broken or cut: what a person reads here is often grepped."""
+    rows = [HEADS, *(_cells(key, spent) for key, spent in sorted(found.rows.items(), key=_order))]
     total = ", ".join(f"{cost / 1e6:.6f} {currency}" for currency, cost in found.costs().items()) or "-"
-    table.add_section()
-    table.add_row("all", "", "", "", str(sum(s.calls for s in found.rows.values())), "", "", "", "", total, "")
-    return table
+    calls = sum(spent.calls for spent in found.rows.values())
+    rows.append(("all", "", "", "", f"{calls:,}", "", "", "", "", total, ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{w}}" if place < 4 else f"{cell:>{w}}" for place, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        yield "  ".join(cells).rstrip()
 
 
-def _cells(key: Key, spent: Spent) -> Sequence[str]:
-    cost = "-" if spent.unpriced == spent.calls else f"{spent.cost_micro / 1e6:.6f} {key.currency or ''}".strip()
+def _order(row: tuple[Key, Spent]) -> tuple[str, ...]:
+    return tuple(part or "" for part in row[0])
+
+
+def _cells(key: Key, spent: Spent) -> tuple[str, ...]:
+    cost = "-" if key.currency is None else f"{spent.cost_micro / 1e6:.6f} {key.currency}"
     counts = spent.calls, spent.records, spent.tokens_input, spent.tokens_cached_input, spent.tokens_output
-    return (key.day, key.agent, key.tenant or "-", key.model, *(f"{n:,}" for n in counts), cost, str(spent.unpriced))
+    return (key.day, key.agent, key.tenant or "-", key.model, *(f"{n:,}" for n in counts), cost, f"{spent.unpriced:,}")
