@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     agents: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says; weight, "
-        "its part of the model account's limits (equal parts of a worker's agents unless set; set it where agents run apart). "
+        "its part of the model account's limits (equal parts of a worker's agents unless set; set it where agents run apart); "
+        'budget, what its calls may cost a UTC day, such as "12.50": past it none leaves. '
         'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
     )
     group_prefix: str = Field(

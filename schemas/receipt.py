@@ -49,7 +49,9 @@ class Receipt(Wire):
     partition without a gap. `closed` are the ranges whose outcome is in this commit (above or below the frontier),
     `skips` the part of them that a named rule skipped, `part_skips` single parts [offset, part, rule] of records with
     several subjects, `lost` ranges that retention removed before they were read. `decisions` and `dead_letters` count the
-    records published with it. `chain` is null where no judgements are kept, and in receipts older than it.
+    records published with it. `spend` is what asking about the partition has cost by `tenant/day` (UTC), in millionths of its
+    calls' currency: today's, where the agent has a budget. `chain` is null where no judgements are kept, and in receipts older
+    than it.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")

@@ -139,6 +139,10 @@ class Handler(Protocol):
         """How far the reference tables have been read: goes into receipts."""
         ...
 
+    def spend(self, tp: TopicPartition) -> Mapping[str, int]:
+        """What asking about its records has cost, by tenant and day, in millionths: goes into receipts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

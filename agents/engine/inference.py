@@ -1,29 +1,33 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Watched -> Failover over the models in their order -> ChatScorer -> gates of its line (breaker, admission) -> endpoint
+    WithinBudget -> Failover over the models -> Watched -> ChatScorer -> gates (breaker, budget, admission) -> endpoint
 
 Agents of one process share the lines, their connections and what they found out of the endpoints' limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
+from agents.engine.spending import utc_day
 from agents.settings import FurtherModel, Settings
 from models.admission import Limits
 from models.admission_gate import AdmissionGate
 from models.breaker_gate import BreakerGate
+from models.budget import Budget
+from models.budget_gate import BudgetGate
 from models.chat import ChatScorer
 from models.contract import Ask, CallSink, Scorer
 from models.endpoint import without_credentials
 from models.failover import Candidate, Failover
 from models.instant import NoModel
 from models.line import Line
-from models.prices import Price, configured, listed
+from models.prices import Price, configured, listed, micro
+from models.within_budget import WithinBudget
 from schemas.errors import ConfigError
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -54,12 +58,14 @@ class Model:
 class Opened:
     """A model with its line and the gates before it. Raises ConfigError for what can not be a URL or a key."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, budgets: Mapping[str, Budget]) -> None:
         self.model = model
         self.admission = AdmissionGate(model.limits)
         self.breaker = BreakerGate(model.endpoint)
+        paid = (BudgetGate(budgets, model.price, utc_day),) if model.price is not None else ()
+        gates = (self.breaker, *paid, self.admission)
         self.line = Line(
-            model.base_url, model.api_key, model.name, gates=(self.breaker, self.admission), pacer=self.admission,
+            model.base_url, model.api_key, model.name, gates=gates, pacer=self.admission,
             connections=model.connections, price=model.price,
         )  # fmt: skip
 
@@ -72,6 +78,7 @@ class Inference:
         self.opened: tuple[Opened, ...] = ()
         self._watch = watch
         self._weights = weights(agents, settings)
+        self.budgets = budgets(agents, settings, self.models)
         self._failovers: dict[str, Failover] = {}
 
     def asks(self, agent: Agent) -> bool:
@@ -85,7 +92,7 @@ class Inference:
             return ask
         if not self.models:
             return NoModel()
-        self.opened = self.opened or tuple(Opened(model) for model in self.models)
+        self.opened = self.opened or tuple(Opened(model, self.budgets) for model in self.models)
         candidates = []
         for place, opened in enumerate(self.opened):
             last = place == len(self.opened) - 1
@@ -94,7 +101,9 @@ class Inference:
             watched = Watched(scorer, agent.name, otherwise, self._watch)
             candidates.append(Candidate(watched, opened.model.where, opened.breaker.available))
         failover = self._failovers[agent.name] = Failover(candidates)
-        return failover if len(candidates) > 1 else candidates[0].scorer
+        found = failover if len(candidates) > 1 else candidates[0].scorer
+        budget = self.budgets.get(agent.name)
+        return found if budget is None else WithinBudget(found, budget, utc_day)
 
     def passed(self, agent: str) -> Sequence[int]:
         """For each of `opened`, how many questions of the agent it gave no answer to that were then asked elsewhere."""
@@ -136,6 +145,23 @@ def _model(further: FurtherModel) -> Model:
     else:
         price = listed(further.name, further.base_url)
     return Model(further.name, further.base_url, key, limits, further.concurrency, price)
+
+
+def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]) -> dict[str, Budget]:
+    """The budget of each agent that has one. Raises ConfigError for what is no amount, or can not be held against a price."""
+    found: dict[str, Budget] = {}
+    for agent in agents:
+        amount = settings.agents.get(agent.name, {}).get("budget")
+        if amount is None or not isinstance(agent.scorer, Ask):
+            continue
+        where = f"HEADRACE_AGENTS for {agent.name}: budget"
+        found[agent.name] = Budget(micro(str(amount), where))
+        for model in models:
+            if model.price is None:
+                raise ConfigError(f"reading {where}: the price of {model.where} is not known; set HEADRACE_MODEL_PRICE")
+        if len({model.price.currency for model in models if model.price}) > 1:
+            raise ConfigError(f"reading {where}: the models' prices are in several currencies; give all of them in one")
+    return found
 
 
 def weights(agents: Sequence[Agent], settings: Settings) -> dict[str, float]:

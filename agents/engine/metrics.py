@@ -11,6 +11,8 @@ from prometheus_client.registry import Collector
 
 from agents.engine.inference import Inference
 from agents.engine.runtime import Engine
+from agents.engine.spending import utc_day
+from models.prices import MICRO
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
 from topics.transport.stats import TransportStats
@@ -58,6 +60,9 @@ DEFINITIONS: tuple[Definition, ...] = (
                (*MODEL, "result")),
     Definition("model_passed_on", "counter", "Records of the agent that it gave no answer to: the next model was asked.",
                MODEL),
+    Definition("budget", "gauge", "What calls may cost a UTC day, for all partitions; absent without a budget."),
+    Definition("budget_spent", "gauge", "What calls have cost today, for the partitions of this worker."),
+    Definition("budget_refused", "counter", "Requests that did not leave since the budget was spent."),
     # the Kafka side; see topics/transport/stats.py for what each event and reason means
     Definition("commits", "counter", "Commits confirmed by the broker; transactions under exactly once."),
     Definition("commit_seconds", "counter", "Time spent in them, in seconds."),
@@ -183,6 +188,11 @@ class ModelSource:
 
     def samples(self) -> Iterator[tuple[str, tuple[str, ...], float]]:
         """See Source."""
+        budget = self._inference.budgets.get(self._agent)
+        if budget is not None:
+            yield "budget", (), budget.limit / MICRO
+            yield "budget_spent", (), budget.total(utc_day()) / MICRO
+            yield "budget_refused", (), budget.refused
         passed_on = self._inference.passed(self._agent)
         for opened, passed in zip(self._inference.opened, passed_on, strict=True):
             where = opened.model.endpoint, opened.model.name

@@ -30,6 +30,7 @@ from agents.engine.model_watch import ModelWatch
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
+from agents.engine.spending import Spending, utc_day
 from agents.engine.topology import own_topics, placed, tuned
 from agents.engine.verdicts import Site
 from agents.engine.watch import PollWatch, Watching, patience
@@ -310,7 +311,7 @@ class Worker:
             agent, pipeline, scorer, fallback=agent.fallback, joins=joins, on_fatal=self.fail,
             ready=self._tables_ready(agent, tables) if tables else None,
             positions=lambda: [p for table in tables.values() for p in table.positions()],
-            owned=self._inference.owned(agent),
+            owned=self._inference.owned(agent), purse=self._purse(agent),
         )  # fmt: skip
         app = make_app(
             self._feed(agent), engine, kafka=self._config, delivery=promise, data_dir=Path(settings.data_dir),
@@ -320,6 +321,15 @@ class Worker:
         )  # fmt: skip
         watch = PollWatch(agent.name, app.runtime, patience(settings.session_timeout), time.monotonic)  # asyncio's own clock
         return Running(agent, engine, app, tables, watch, manifest)
+
+    def _purse(self, agent: Agent) -> Spending | None:
+        budget = self._inference.budgets.get(agent.name) if self._inference.asks(agent) else None
+        if budget is None:
+            return None
+        return Spending(
+            budget, tenant=self._settings.tenant, connection=self._connection, receipts=names.receipts(agent.name),
+            calls=names.calls(agent.name), day=utc_day,
+        )  # fmt: skip
 
     def _tables_ready(self, agent: Agent, tables: dict[str, ReferenceTable]) -> Ready:
         """Tables must have reached their end at start, and whatever the partition's last owner had read when it decided."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from agents.engine.batch import Batcher
 from agents.engine.duration import millis
@@ -72,6 +72,22 @@ class Work:
     lanes: Lanes[Entry] = field(default_factory=Lanes)
 
 
+class Purse(Protocol):
+    """Knows what asking about a partition's records costs."""
+
+    async def take(self, partition: OwnedPartition) -> None:
+        """The partition is newly ours: find out what was spent on it."""
+        ...
+
+    def lose(self, tp: TopicPartition) -> None:
+        """The partition is another's."""
+        ...
+
+    def spent(self, tp: TopicPartition) -> Mapping[str, int]:
+        """What goes into its receipts: see topics.handover.Handler.spend."""
+        ...
+
+
 @dataclass(slots=True)
 class EngineStats:
     """Counters of the engine itself; those of records and outcomes are the pipeline's."""
@@ -87,7 +103,8 @@ class Engine:
     """One agent, running. `on_fatal` is told of a defect that must end the process; nothing is finished after it.
 
     `ready` is awaited before a partition is taken (reference tables), `positions` says how far those tables have been read.
-    `owned` is told the part of all partitions that is ours, 0 to 1, whenever it changes.
+    `owned` is told the part of all partitions that is ours, 0 to 1, whenever it changes. `purse` keeps the
+    budget, where there is one.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class Engine:
         fallback: Scorer | None = None, joins: Joins | None = None,
         ready: Callable[[TopicPartition], Awaitable[None]] | None = None,
         positions: Callable[[], Sequence[Position]] | None = None, owned: Callable[[float], None] | None = None,
+        purse: Purse | None = None,
     ) -> None:  # fmt: skip
         self.agent = agent
         self.pipeline = pipeline
@@ -106,6 +124,7 @@ class Engine:
         self._ready = ready
         self._positions = positions
         self._owned = owned
+        self._purse = purse
         self._seconds = millis(agent.deadline) / 1000
         self._batcher: Batcher[Entry] = Batcher(
             size=agent.batch.size, within=millis(agent.batch.within) / 1000, max_weight=agent.batch.bytes,
@@ -133,6 +152,8 @@ class Engine:
         """Wait for the reference tables, then rebuild the state of the partition from the log."""
         if self._ready is not None:
             await self._ready(partition.tp)
+        if self._purse is not None:
+            await self._purse.take(partition)
         self.pipeline.dead_letter_bytes = partition.limit(self.pipeline.dead_letters)
         state = self.pipeline.new_state(partition.log_start)
         if state.horizon:
@@ -148,6 +169,8 @@ class Engine:
         work = self._works.pop(tp, None)
         if work is not None:
             work.lanes.kill()
+            if self._purse is not None:
+                self._purse.lose(tp)
             self._tell_owned()
 
     def _tell_owned(self) -> None:
@@ -157,6 +180,10 @@ class Engine:
     def references(self) -> Sequence[Position]:
         """How far the reference tables have been read."""
         return self._positions() if self._positions is not None else ()
+
+    def spend(self, tp: TopicPartition) -> Mapping[str, int]:
+        """What asking about the partition's records has cost today."""
+        return self._purse.spent(tp) if self._purse is not None else {}
 
     # ---- Handler: flow -----------------------------------------------------------------------------------------------
     def pause(self) -> None:

@@ -26,9 +26,10 @@ def tuned(agent: Agent, settings: Settings) -> Agent:
         batch = replace(batch, within=wanted.pop("batch_within"))
     in_flight = _at_least_one(agent.name, "in_flight", wanted.pop("in_flight", agent.in_flight))
     deadline = wanted.pop("deadline", agent.deadline)
-    wanted.pop("weight", None)  # of the account, not of the agent: agents/engine/inference.py reads it
+    for name in ("weight", "budget"):  # of the account, not of the agent: agents/engine/inference.py reads them
+        wanted.pop(name, None)
     if wanted:
-        known = "deadline, in_flight, batch_size, batch_within, weight"
+        known = "deadline, in_flight, batch_size, batch_within, weight, budget"
         raise ConfigError(f"reading HEADRACE_AGENTS for {agent.name}: {', '.join(sorted(wanted))} can not be set; {known} can")
     for text in (deadline, batch.within):
         millis(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,10 @@ class Echo:
     def references(self) -> Sequence[Position]:
         """One table."""
         return (Position(name="customer", topic="customers", partition=0, offset=7),)
+
+    def spend(self, tp: TopicPartition) -> Mapping[str, int]:
+        """Nothing is asked."""
+        return {}
 
 
 def where(record: RawRecord) -> bytes:

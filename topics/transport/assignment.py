@@ -76,7 +76,7 @@ class Assignment:
         self.publishing = publishing
         self.membership = membership
         self.stats = TransportStats()
-        self.flusher = Flusher(feed, publishing, membership, self, handler.references, self.stats, clock=clock)
+        self.flusher = Flusher(feed, publishing, membership, self, handler.references, handler.spend, self.stats, clock=clock)
         self.parts: dict[TopicPartition, Partition] = {}
         self.full: set[TopicPartition] = set()
         self.space = asyncio.Event()

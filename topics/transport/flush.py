@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.errors import BrokerError, Fenced, OutcomeUnknown, RecordTooLarge
 from schemas.receipt import Position as ReferencePosition
-from topics.handover import Feed, Finished, Outbound
+from topics.handover import Feed, Finished, Outbound, TopicPartition
 from topics.progress import Commit
 from topics.publish.contract import Group, Position, Publishing
 from topics.transport.partition import Partition, RecordSlot
@@ -70,6 +70,7 @@ class Flusher:
         group: Group,
         ownership: Ownership,
         references: Callable[[], Sequence[ReferencePosition]],
+        spend: Callable[[TopicPartition], Mapping[str, int]],
         stats: TransportStats,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +81,7 @@ class Flusher:
         self.group = group
         self.ownership = ownership
         self.references = references
+        self.spend = spend
         self.stats = stats
         self.clock = clock
         self.wall_ms = wall_ms
@@ -152,7 +154,8 @@ class Flusher:
     async def _publish(self, p: Partition, commit: Commit[RecordSlot, Finished]) -> bool:
         records: list[Outbound] = [record for _, _, outcome in commit.items for record in outcome.outbound]
         proof, p.tip_attempted = receipt(
-            self.feed, p.tp, commit, self.publishing.promise, self.references(), self.wall_ms(),
+            self.feed, p.tp, commit, self.publishing.promise, self.references(), self.spend(p.tp),
+            self.wall_ms(),
             tip=p.tip, room=p.limit(self.feed.receipts) // 2,
         )  # fmt: skip
         assert p.publisher is not None

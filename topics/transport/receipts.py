@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from schemas.receipt import Position as ReferencePosition
 from schemas.receipt import Receipt
@@ -20,6 +20,7 @@ def receipt(
     commit: Commit[S, Finished],
     promise: Promise,
     references: Sequence[ReferencePosition],
+    spend: Mapping[str, int],
     now_ms: int,
     *,
     tip: Tip | None = None,
@@ -60,6 +61,7 @@ def receipt(
         decisions=decisions,
         dead_letters=dead_letters,
         references=list(references),
+        spend=dict(spend),
         worker=feed.worker,
         at=str(rfc3339(now_ms)),
         chain=None if tip is None else chain([r for _, _, outcome in commit.items for r in outcome.outbound], tip, room),

@@ -86,7 +86,7 @@ def no_references() -> Sequence[ReferencePosition]:
 def make(broker: Broker, stats: TransportStats, *, metadata: int = 4096, tp: TopicPartition = TP) -> tuple[Flusher, Partition]:
     """A flush loop and one partition of it."""
     feed = Feed("a", 1, "g", tp.topic, "receipts", ("out",), bounds=Bounds(metadata=metadata))
-    flusher = Flusher(feed, broker, cast(Group, broker), broker, no_references, stats)
+    flusher = Flusher(feed, broker, cast(Group, broker), broker, no_references, lambda tp: {}, stats)
     partition = Partition(
         tp, broker, position=None, mark=Mark(0, (), "none"), log_start=0, start=0,
         topic_partitions=1, connection={}, limits={}, stats=stats, kick=flusher.kick,

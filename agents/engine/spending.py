@@ -1,0 +1,74 @@
+"""What an agent's partitions have cost today, when a worker takes them: from their last receipts, and from the calls since.
+
+A receipt says what had been settled when it was written; calls that ended after it are on the agent's topic of calls. What was
+under way when a worker was killed is in neither: that much may be spent beyond the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.budget import Budget, split
+from schemas.audit import Call
+from topics.handover import OwnedPartition, TopicPartition
+from topics.tail import records_since
+from topics.transport.read_back import last_receipt
+
+
+class Spending:
+    """Keeps `budget` in step with the partitions that are owned. `connection` are aiokafka's connection arguments."""
+
+    def __init__(
+        self, budget: Budget, *, tenant: str, connection: Mapping[str, Any], receipts: str, calls: str, day: Callable[[], str]
+    ) -> None:
+        self._budget = budget
+        self._prefix = f"{tenant}/"
+        self._tenant = tenant
+        self._connection = connection
+        self._receipts, self._calls = receipts, calls
+        self._day = day
+
+    async def take(self, partition: OwnedPartition) -> None:
+        """Read what the partition has cost today. Raises OutcomeUnknown or BrokerError while the brokers do not tell."""
+        day, number = self._day(), partition.tp.partition
+        last = await last_receipt(self._connection, self._receipts, partition.tp)
+        told = last.spend.get(self._prefix + day) if last is not None else None
+        since = f"{day}T00:00:00Z" if last is None or told is None else max(last.at, f"{day}T00:00:00Z")
+        spent = told or 0
+        async for record in records_since(self._connection, self._calls, _epoch_ms(since)):
+            spent += self._share(record.value or b"", number, since, day)
+        self._budget.forget(day)
+        self._budget.take(number, partition.topic_partitions, {day: spent})
+
+    def _share(self, value: bytes, number: int, since: str, day: str) -> int:
+        try:
+            call = Call.model_validate_json(value)
+        except ValidationError:
+            return 0
+        done = call.done_at or ""
+        counts = {int(partition): count for partition, count in call.partitions.items()}
+        if call.tenant != self._tenant or not call.cost_micro or number not in counts or done[:10] != day or done < since:
+            return 0
+        return split(call.cost_micro, counts)[number]
+
+    def lose(self, tp: TopicPartition) -> None:
+        """The partition is another's."""
+        self._budget.lose(tp.partition)
+
+    def spent(self, tp: TopicPartition) -> Mapping[str, int]:
+        """What goes into a receipt of the partition: `tenant/day` -> millionths, of today."""
+        today = self._day()
+        return {self._prefix + day: cost for day, cost in self._budget.spent(tp.partition, today).items()}
+
+
+def utc_day() -> str:
+    """Today in UTC, such as "2026-05-01"."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _epoch_ms(rfc3339: str) -> int:
+    return int(datetime.fromisoformat(rfc3339).timestamp() * 1000)

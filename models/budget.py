@@ -1,0 +1,108 @@
+"""Budget: a day's money of one agent and tenant, reserved before each request and settled after it. Pure; no clock, no I/O.
+
+The day's limit is split evenly over the partitions of the source topic, and a request is charged to the partitions of its
+records. So workers share a budget without talking to each other, and whoever takes a partition goes on with what its receipts say
+was spent. Amounts are whole millionths of a currency; a day is a text such as "2026-05-01".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+def split(amount: int, counts: Mapping[int, int]) -> dict[int, int]:
+    """`amount` over partitions by their counts of records; the parts add up to it, each less than 1 from even."""
+    whole = sum(counts.values())
+    found: dict[int, int] = {}
+    given = seen = 0
+    for partition, count in counts.items():
+        seen += count
+        upto = amount * seen // whole
+        found[partition] = upto - given
+        given = upto
+    return found
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one request has reserved, until it is settled."""
+
+    day: str
+    counts: Mapping[int, int]
+    shares: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class _Part:
+    """One owned partition: what it may spend a day, what it has spent by day, what its requests under way hold."""
+
+    allowance: int
+    spent: dict[str, int]
+    held: dict[str, int] = field(default_factory=dict)
+
+
+class Budget:
+    """`limit` is for a day and all partitions together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.refused = 0
+        self._parts: dict[int, _Part] = {}
+
+    def take(self, partition: int, of: int, spent: Mapping[str, int]) -> None:
+        """A partition of `of` is ours now, with what was `spent` on it by day, as far as is known."""
+        self._parts[partition] = _Part(self.limit // of, dict(spent))
+
+    def lose(self, partition: int) -> None:
+        """The partition is another's. Requests under way for it are settled by whoever reads their calls."""
+        self._parts.pop(partition, None)
+
+    def left(self, partition: int, day: str) -> int:
+        """What a request for that partition may cost now; 0 for one that is not ours."""
+        part = self._parts.get(partition)
+        return max(0, part.allowance - part.spent.get(day, 0) - part.held.get(day, 0)) if part else 0
+
+    def allowance(self, partition: int) -> int:
+        """What the partition may cost a day; 0 for one that is not ours."""
+        part = self._parts.get(partition)
+        return part.allowance if part else 0
+
+    def reserve(self, counts: Mapping[int, int], amount: int, day: str) -> Hold | None:
+        """Take `amount` for a request about so many records by partition; None where one of them has not that much left.
+
+        A request that costs nothing passes as long as there is anything left.
+        """
+        shares = split(amount, counts)
+        if any(self.left(partition, day) < max(1, share) for partition, share in shares.items()):
+            self.refused += 1
+            return None
+        for partition, share in shares.items():
+            held = self._parts[partition].held
+            held[day] = held.get(day, 0) + share
+        return Hold(day, counts, shares)
+
+    def settle(self, hold: Hold, amount: int) -> None:
+        """The request has ended and cost `amount`: it is spent on the day on which it was reserved."""
+        spent = split(amount, hold.counts)
+        for partition, share in hold.shares.items():
+            part = self._parts.get(partition)
+            if part is not None:
+                # One that was lost and taken again since holds nothing of this request.
+                part.held[hold.day] = max(0, part.held.get(hold.day, 0) - share)
+                part.spent[hold.day] = part.spent.get(hold.day, 0) + spent[partition]
+
+    def spent(self, partition: int, since: str = "") -> dict[str, int]:
+        """What was settled by day, from the day `since` on."""
+        part = self._parts.get(partition)
+        return {day: cost for day, cost in part.spent.items() if day >= since} if part else {}
+
+    def total(self, day: str) -> int:
+        """What was settled on a day, over the partitions that are ours."""
+        return sum(part.spent.get(day, 0) for part in self._parts.values())
+
+    def forget(self, before: str) -> None:
+        """Drop the days before that one."""
+        for part in self._parts.values():
+            part.spent = {day: cost for day, cost in part.spent.items() if day >= before}
+            part.held = {day: cost for day, cost in part.held.items() if day >= before}

@@ -1,0 +1,63 @@
+"""WithinBudget: partitions whose part of the day's budget is spent do not take their neighbours' answers with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models.budget import Budget
+from models.contract import Answer, Paced, Question, Scorer
+
+
+class WithinBudget:
+    """A Scorer around `inner`, whose gates keep to `budget` (models/budget_gate.py).
+
+    Questions of partitions that have nothing left are answered "budget" at once. A request that was refused since it was
+    about several partitions is asked again for each of them alone, once.
+    """
+
+    def __init__(self, inner: Scorer, budget: Budget, day: Callable[[], str]) -> None:
+        self._inner = inner
+        self._budget = budget
+        self._day = day
+
+    @property
+    def name(self) -> str:
+        """As of the scorer within."""
+        return self._inner.name
+
+    async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+        """As the scorer within."""
+        answers: list[Answer[Any]] = [Answer("budget", why=f"the budget for {self._day()} is spent")] * len(questions)
+        await self._ask(questions, range(len(questions)), answers, deadline)
+        refused: dict[int, list[int]] = {}
+        for index, answer in enumerate(answers):
+            if answer.status == "budget":
+                refused.setdefault(questions[index].partition, []).append(index)
+        if refused and len({question.partition for question in questions}) > 1:
+            for indices in refused.values():
+                await self._ask(questions, indices, answers, deadline)
+        return answers
+
+    async def _ask(
+        self, questions: Sequence[Question], indices: Sequence[int], answers: list[Answer[Any]], deadline: float
+    ) -> None:
+        """Ask about those whose partition has anything left, and put their answers in place."""
+        day = self._day()
+        asked = [index for index in indices if self._budget.left(questions[index].partition, day) > 0]
+        if asked:
+            for index, answer in zip(asked, await self._inner.score([questions[i] for i in asked], deadline), strict=True):
+                answers[index] = answer
+
+    def room(self) -> bool:
+        """As the scorer within; one that is not paced always has room."""
+        return not isinstance(self._inner, Paced) or self._inner.room()
+
+    def on_room(self, tell: Callable[[], None]) -> None:
+        """As the scorer within."""
+        if isinstance(self._inner, Paced):
+            self._inner.on_room(tell)
+
+    async def close(self) -> None:
+        """As the scorer within."""
+        await self._inner.close()

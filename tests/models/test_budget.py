@@ -1,0 +1,159 @@
+"""The budget: nothing leaves that the day's part of its partitions does not cover, whoever owns them meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from models.budget import Budget, Hold, split
+from models.budget_gate import BudgetGate
+from models.contract import Question
+from models.prices import Price
+from models.sandbox import Sandbox, SandboxConfig
+from models.slots import Slots
+from models.within_budget import WithinBudget
+from schemas.audit import Call
+from tests.support.scoring import Shown, chat, soon, statuses
+
+DAY, NEXT = "2026-05-01", "2026-05-02"
+PRICE = Price(1_000_000, 1_000_000, 1_000_000)
+"""A token costs one millionth: what the sandbox metered is what was spent."""
+
+
+@given(st.integers(0, 10**12), st.dictionaries(st.integers(0, 99), st.integers(1, 64), min_size=1))
+def test_parts_add_up(amount: int, counts: dict[int, int]) -> None:
+    """Nothing is lost in rounding, and each part is within one of its due."""
+    parts = split(amount, counts)
+    assert sum(parts.values()) == amount
+    whole = sum(counts.values())
+    assert all(abs(parts[partition] - amount * count / whole) <= 1 + 1e-3 for partition, count in counts.items())
+
+
+class Owners(RuleBasedStateMachine):
+    """Partitions wander between two workers, with what receipts and calls know; requests cost up to what they reserve.
+
+    What a killed worker had under way is the only thing that may be spent beyond the limit.
+    """
+
+    LIMIT, PARTITIONS = 1000, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budgets = [Budget(self.LIMIT), Budget(self.LIMIT)]
+        self.owner = dict.fromkeys(range(self.PARTITIONS), 0)
+        self.paid = dict.fromkeys(range(self.PARTITIONS), 0)
+        self.lost = 0
+        self.holds: list[tuple[int, Hold]] = []
+        for partition in self.owner:
+            self.budgets[0].take(partition, self.PARTITIONS, {})
+
+    @rule(
+        who=st.integers(0, 1), amount=st.integers(0, 300),
+        wanted=st.dictionaries(st.integers(0, 3), st.integers(1, 16), min_size=1),
+    )  # fmt: skip
+    def asks(self, who: int, amount: int, wanted: dict[int, int]) -> None:
+        """A request leaves, or is refused."""
+        hold = self.budgets[who].reserve(wanted, amount, DAY)
+        if hold is not None:
+            assert all(self.owner[partition] == who for partition in wanted)
+            self.holds.append((who, hold))
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data())
+    def ends(self, data: Any) -> None:
+        """It cost as much as it reserved, or less. If its partition wandered meanwhile, its call is read by the new owner."""
+        who, hold = self.holds.pop(data.draw(st.integers(0, len(self.holds) - 1)))
+        cost = data.draw(st.integers(0, sum(hold.shares.values())))
+        self.budgets[who].settle(hold, cost)
+        for partition, share in split(cost, hold.counts).items():
+            self.paid[partition] += share
+
+    @rule(partition=st.integers(0, 3))
+    def wanders(self, partition: int) -> None:
+        """A rebalance after a drain: nothing of the partition is under way."""
+        if any(partition in hold.counts for _, hold in self.holds):
+            return
+        old = self.owner[partition]
+        spent = self.budgets[old].spent(partition)
+        assert sum(spent.values()) == self.paid[partition]
+        self.budgets[old].lose(partition)
+        self.owner[partition] = 1 - old
+        self.budgets[1 - old].take(partition, self.PARTITIONS, {DAY: self.paid[partition]})
+
+    @invariant()
+    def never_more_than_the_limit(self) -> None:
+        """What was paid and what may still have to be paid."""
+        pending = sum(sum(hold.shares.values()) for _, hold in self.holds)
+        assert sum(self.paid.values()) + pending <= self.LIMIT
+
+
+TestOwners = Owners.TestCase
+
+
+def test_days_are_apart_and_old_ones_are_forgotten() -> None:
+    """A request that straddles midnight counts for the day on which it was reserved."""
+    budget = Budget(100)
+    budget.take(0, 1, {"2026-04-30": 9, DAY: 40})
+    hold = budget.reserve({0: 1}, 60, DAY)
+    assert hold is not None
+    assert budget.reserve({0: 1}, 1, DAY) is None
+    assert budget.reserve({0: 1}, 0, DAY) is None, "nothing is left, not even for what costs nothing"
+    assert budget.left(0, NEXT) == 100
+    budget.settle(hold, 30)
+    assert budget.spent(0, DAY) == {DAY: 70}
+    budget.forget(NEXT)
+    assert (budget.spent(0), budget.total(DAY), budget.refused) == ({}, 0, 2)
+
+
+def about(*partitions: int) -> list[Question]:
+    """One question a partition."""
+    return [Question(f"d{n}", Shown(number=n), partition) for n, partition in enumerate(partitions)]
+
+
+async def test_the_stop_is_hard_by_the_meter_of_the_endpoint() -> None:
+    """Calls until the budget is spent, then none; hanging ones count in full, refused ones nothing; each call says its cost."""
+    budget, calls = Budget(6000), list[Call]()
+    budget.take(0, 1, {})
+    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
+    async with Sandbox(SandboxConfig(latency="0ms", schedule=("", "500", "hang", "429"))) as server:
+        scorer = WithinBudget(chat(server.base_url, calls, gates=gates, price=PRICE), budget, lambda: DAY)
+        said = list[str]()
+        for number in range(40):
+            said += statuses(await scorer.score(about(0), soon(0.5 if number == 2 else 20)))
+        requests = server.meter.requests
+        metered = server.meter.input_tokens + server.meter.output_tokens
+        assert statuses(await scorer.score(about(0), soon(20))) == ["budget"]
+        assert server.meter.requests == requests
+        await scorer.close()
+    assert said[-1] == "budget"
+    assert 3 < said.count("answered") < 39
+    assert metered < budget.total(DAY) <= 6000
+    assert sum(call.cost_micro or 0 for call in calls) == budget.total(DAY)
+
+
+async def test_a_partition_without_money_does_not_take_its_neighbours_with_it() -> None:
+    """One call about three partitions: one is spent already, one has too little for its part, the third is answered."""
+    budget, calls = Budget(90_000), list[Call]()
+    budget.take(0, 3, {DAY: 30_000})
+    budget.take(1, 3, {DAY: 29_999})
+    budget.take(2, 3, {})
+    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
+    async with Sandbox(SandboxConfig(latency="0ms")) as server:
+        scorer = WithinBudget(chat(server.base_url, calls, gates=gates, price=PRICE), budget, lambda: DAY)
+        answers = await scorer.score(about(0, 1, 2, 2), soon(20))
+        await scorer.close()
+        assert server.meter.requests == 1
+    assert statuses(answers) == ["budget", "budget", "answered", "answered"]
+    assert "0.000001 of partition 1's 0.030000 USD are left" in answers[1].why
+
+
+async def test_an_agent_without_a_budget_is_not_held() -> None:
+    """Its neighbour's budget is its neighbour's."""
+    gates = (BudgetGate({"another": Budget(1)}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
+    async with Sandbox(SandboxConfig(latency="0ms")) as server:
+        scorer = chat(server.base_url, gates=gates, price=PRICE)
+        assert statuses(await scorer.score(about(0, 1), soon(20))) == ["answered"] * 2
+        await scorer.close()
