@@ -46,6 +46,7 @@ class CallDraft:
         *,
         agent: str,
         manifest: str | None,
+        masking: str | None,
         endpoint: str,
         model: str,
         parameters: dict[str, Any],
@@ -83,6 +84,7 @@ class CallDraft:
             sent_at=rfc3339(self.sent_ms),
             first_at=rfc3339(self.first_ms),
             done_at=rfc3339(done_ms),
+            masking=masking,
         )
 
 

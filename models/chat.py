@@ -69,16 +69,17 @@ class ChatScorer(Generic[A]):
     """A Scorer of tier "model". Raises ConfigError when made with an Ask that can not be sent.
 
     `line` is the model it asks, shared with other agents. `on_call` gets a Call for every HTTP request when it ends, whatever
-    became of it.
+    became of it. `masking` names the policy by which questions were masked before they came here.
     """
 
     def __init__(
-        self, ask: Ask[A], line: Line, *, agent: str, on_call: CallSink = ignore, manifest: str | None = None
-    ) -> None:
+        self, ask: Ask[A], line: Line, *, agent: str, on_call: CallSink = ignore, manifest: str | None = None,
+        masking: str | None = None,
+    ) -> None:  # fmt: skip
         self._answer = ask.answer
         self._prompt = PromptBuilder(ask, line.model)
         self._line = line
-        self._agent, self._manifest, self._on_call = agent, manifest, on_call
+        self._agent, self._manifest, self._masking, self._on_call = agent, manifest, masking, on_call
         self._closed = False
         line.hold()
 
@@ -220,9 +221,9 @@ class ChatScorer(Generic[A]):
                 parameters = {**self._prompt.parameters(dialect), dialect.limit: request.reserved}
                 self._on_call(
                     draft.call(
-                        request, batch.questions, agent=self._agent, manifest=self._manifest, endpoint=line.where,
-                        model=line.model, parameters=parameters, done_ms=line.clock(), asking=asking, ended=passage.ended,
-                        price=line.price,
+                        request, batch.questions, agent=self._agent, manifest=self._manifest, masking=self._masking,
+                        endpoint=line.where, model=line.model, parameters=parameters, done_ms=line.clock(), asking=asking,
+                        ended=passage.ended, price=line.price,
                     )
                 )  # fmt: skip
 

@@ -19,12 +19,14 @@ Status = Literal["answered", "invalid", "missing", "refused", "timeout", "unavai
 class Question:
     """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see.
 
-    `partition` is the source partition, which shares of limits and budgets go by.
+    `partition` is the source partition, which shares of limits and budgets go by. `shown` is what stands in a prompt in place of
+    the features, where something masked them on their way: JSON values, cut to their limits.
     """
 
     decision_id: str
     features: BaseModel
     partition: int = 0
+    shown: Mapping[str, Any] | None = None
 
 
 @value

@@ -10,7 +10,7 @@ record content never stands where instructions stand.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -116,15 +116,20 @@ class PromptBuilder(Generic[A]):
 
 
 def shown(features: BaseModel) -> dict[str, Any]:
-    """Features as the model sees them: JSON values, untrusted text cut to its limit."""
+    """Features as the model sees them unmasked: JSON values, untrusted text cut to its limit."""
     dumped: dict[str, Any] = features.model_dump(mode="json")
     cut = cutter(type(features))
     return dumped if cut is None else cut(dumped)
 
 
+def put(question: Question) -> Mapping[str, Any]:
+    """What a prompt says of this question: its masked features where something masked them."""
+    return shown(question.features) if question.shown is None else question.shown
+
+
 def _data(questions: Sequence[Question], nonce: str, ids: Sequence[str]) -> bytes:
     try:
-        records = [{"id": ids[i], "features": shown(question.features)} for i, question in enumerate(questions)]
+        records = [{"id": ids[i], "features": put(question)} for i, question in enumerate(questions)]
         return orjson.dumps({"nonce": nonce, "records": records})
     except (TypeError, ValueError):
         # Rare: an integer past 64 bits, half a surrogate pair, bytes that are no text. Find out whose, one by one.
@@ -135,7 +140,7 @@ def _one_by_one(questions: Sequence[Question], ids: Sequence[str]) -> list[dict[
     records, bad = [], []
     for place, question in enumerate(questions):
         try:
-            record = {"id": ids[place], "features": _writable(shown(question.features))}
+            record = {"id": ids[place], "features": _writable(put(question))}
             orjson.dumps(record)
         except (TypeError, ValueError):
             bad.append(question)
@@ -148,7 +153,7 @@ def _one_by_one(questions: Sequence[Question], ids: Sequence[str]) -> list[dict[
 
 def _writable(value: Any) -> Any:
     """Integers past 64 bits as their digits, as decimals are; half surrogate pairs as question marks."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_writable(key): _writable(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_writable(member) for member in value]

@@ -159,7 +159,7 @@ async def test_an_audit_record_says_what_was_asked_and_what_came() -> None:
     """A Call names records in order, hashes, tokens by class as reported, times in order, and who answered."""
     calls: list[Call] = []
     async with Sandbox(SandboxConfig(latency="20ms")) as server:
-        scorer = chat(server.base_url, calls, manifest="abc", model="gpt-x")
+        scorer = chat(server.base_url, calls, manifest="abc", model="gpt-x", masking="scrub-1")
         answers = await scorer.score(questions(3), soon(5))
         await scorer.close()
         usage = server.meter.as_json()["tokens"]
@@ -170,6 +170,7 @@ async def test_an_audit_record_says_what_was_asked_and_what_came() -> None:
     assert (call.model_requested, call.model_returned, call.finish_reason) == ("gpt-x", MODEL, "stop")
     assert call.tokens.model_dump() == {"input": usage["input"], "cached_input": 0, "output": usage["output"], "reasoning": 0}
     assert call.tokens.input > 0
+    assert call.masking == "scrub-1"
     assert call.request_hash != call.response_hash
     assert call.parameters == {"response_format": "json_schema", "temperature": 0.0, "max_tokens": 512}
     times = [call.queued_at, call.sent_at, call.first_at, call.done_at]

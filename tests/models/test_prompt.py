@@ -51,6 +51,16 @@ def test_untrusted_text_is_cut_wherever_it_is() -> None:
     }  # fmt: skip
 
 
+def test_masked_features_stand_in_place_of_the_record_s_own() -> None:
+    """What a question shows is what is sent, unmasked features are in no byte of the request."""
+    masked = Question("d", Shown(number=4711, note="Jane"), shown={"number": 1, "note": "[PERSON_1]"})
+    body = PromptBuilder(ASK, "m").build([masked], Dialect()).body
+    (record,) = orjson.loads(orjson.loads(body)["messages"][1]["content"])["records"]
+    assert record["features"] == {"number": 1, "note": "[PERSON_1]"}
+    assert b"4711" not in body
+    assert b"Jane" not in body
+
+
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_the_prefix_is_byte_identical_and_the_records_are_data(notes: list[str]) -> None:
     """Whatever the records hold, what comes before them is the same bytes and they come back out as they went in."""
