@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agents.engine.duration import millis
+from schemas.errors import ConfigError
+
+
+def _duration(text: str) -> str:
+    try:
+        millis(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""Such as "250ms", "5s", "10m", "6h", "30d"."""
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 class ModelPrice(BaseModel):
@@ -32,6 +48,25 @@ class FurtherModel(BaseModel):
     tpm: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1, le=10_000)
     price: ModelPrice | None = None
+
+
+class AgentSettings(BaseModel):
+    """What HEADRACE_AGENTS may say of one agent. What is not set stays as the agent's file has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    deadline: Duration | None = Field(default=None, description="Time to ask about a record, in place of what its file says.")
+    in_flight: int | None = Field(default=None, ge=1, strict=True, description="Most calls at once, in place of its file's.")
+    batch_size: int | None = Field(default=None, ge=1, strict=True, description="Most records in a call, in place of its file's.")
+    batch_within: Duration | None = Field(default=None, description="How long a record waits for company there.")
+    weight: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
+        default=None,
+        description="Its part of the model account's limits. Unset: equal parts for a worker's agents; set it where they run "
+        "apart.",
+    )
+    budget: Annotated[Decimal, Field(gt=0, le=1_000_000_000_000)] | None = Field(
+        default=None, description='What its calls may cost a UTC day, such as "12.50": past it none leaves.'
+    )
 
 
 class Settings(BaseSettings):
@@ -61,12 +96,9 @@ class Settings(BaseSettings):
         description="Per topic, by logical name: physical name, encoding hints, partitions. "
         'Example: {"loan-applications": {"physical": "bank.public.loan_application", "decimals": {"amount": 2}}}.',
     )
-    agents: dict[str, dict[str, Any]] = Field(
+    agents: dict[str, AgentSettings] = Field(
         default_factory=dict,
-        description="Per agent, by name: deadline, in_flight, batch_size, batch_within, in place of what its file says; weight, "
-        "its part of the model account's limits (equal parts of a worker's agents unless set; set it where agents run apart); "
-        'budget, what its calls may cost a UTC day, such as "12.50": past it none leaves. '
-        'Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
+        description='Per agent, by name; see below. Example: {"credit-risk": {"deadline": "30s", "batch_size": 8}}.',
     )
     group_prefix: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,100}$", default="headrace", description="Consumer group of an agent is PREFIX.AGENT."
@@ -149,3 +181,7 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address that the metrics server binds to.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="warning", description="Least severe level logged.")
+
+    def agent(self, name: str) -> AgentSettings:
+        """What is set for one agent; nothing where it is not named."""
+        return self.agents.get(name) or AgentSettings()

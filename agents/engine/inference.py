@@ -151,7 +151,7 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
     """The budget of each agent that has one. Raises ConfigError for what is no amount, or can not be held against a price."""
     found: dict[str, Budget] = {}
     for agent in agents:
-        amount = settings.agents.get(agent.name, {}).get("budget")
+        amount = settings.agent(agent.name).budget
         if amount is None or not isinstance(agent.scorer, Ask):
             continue
         where = f"HEADRACE_AGENTS for {agent.name}: budget"
@@ -165,15 +165,6 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
 
 
 def weights(agents: Sequence[Agent], settings: Settings) -> dict[str, float]:
-    """Each agent's part of the account's limits: HEADRACE_AGENTS says it, or all of this process that ask have equal parts.
-
-    Raises ConfigError for what is no part.
-    """
+    """Each agent's part of the account's limits: HEADRACE_AGENTS says it, or all of this process that ask have equal parts."""
     asking = [agent.name for agent in agents if isinstance(agent.scorer, Ask)]
-    found: dict[str, float] = {}
-    for name in asking:
-        weight = settings.agents.get(name, {}).get("weight", 1 / len(asking))
-        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight <= 1:
-            raise ConfigError(f"reading HEADRACE_AGENTS for {name}: weight is {weight!r}, it has to be above 0 and 1 at most")
-        found[name] = float(weight)
-    return found
+    return {name: settings.agent(name).weight or 1 / len(asking) for name in asking}

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from agents.engine.duration import millis
 from agents.engine.spec import DecisionAgent
 from agents.settings import Settings
-from schemas.errors import ConfigError
 from topics import names
 from topics.spec import Registry, TopicSpec, out_topic
 
@@ -17,29 +15,10 @@ Agent = DecisionAgent[Any, Any, Any]
 
 
 def tuned(agent: Agent, settings: Settings) -> Agent:
-    """The agent with what HEADRACE_AGENTS says of it. Raises ConfigError naming what can not be set there."""
-    wanted = dict(settings.agents.get(agent.name, {}))
-    batch = agent.batch
-    if "batch_size" in wanted:
-        batch = replace(batch, size=_at_least_one(agent.name, "batch_size", wanted.pop("batch_size")))
-    if "batch_within" in wanted:
-        batch = replace(batch, within=wanted.pop("batch_within"))
-    in_flight = _at_least_one(agent.name, "in_flight", wanted.pop("in_flight", agent.in_flight))
-    deadline = wanted.pop("deadline", agent.deadline)
-    for name in ("weight", "budget"):  # of the account, not of the agent: agents/engine/inference.py reads them
-        wanted.pop(name, None)
-    if wanted:
-        known = "deadline, in_flight, batch_size, batch_within, weight, budget"
-        raise ConfigError(f"reading HEADRACE_AGENTS for {agent.name}: {', '.join(sorted(wanted))} can not be set; {known} can")
-    for text in (deadline, batch.within):
-        millis(text)
-    return replace(agent, batch=batch, in_flight=in_flight, deadline=deadline)
-
-
-def _at_least_one(agent: str, name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"reading HEADRACE_AGENTS for {agent}: {name} is {value!r}, it has to be a whole number above 0")
-    return value
+    """The agent with what HEADRACE_AGENTS says of it; what concerns models is read by agents/engine/inference.py."""
+    given = settings.agent(agent.name)
+    batch = replace(agent.batch, size=given.batch_size or agent.batch.size, within=given.batch_within or agent.batch.within)
+    return replace(agent, batch=batch, in_flight=given.in_flight or agent.in_flight, deadline=given.deadline or agent.deadline)
 
 
 def placed(agent: Agent, registry: Registry) -> Agent:

@@ -353,6 +353,8 @@ async def test_a_defect_ends_the_process_whoever_started_it(
     ("variable", "value", "said"),
     [
         ("HEADRACE_AGENTS", '{"product-qualty": {"deadline": "3s"}}', "there is no agent product-qualty"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"dead_line": "3s"}}', "HEADRACE_AGENTS.product-quality.dead_line"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"deadline": "soon"}}', "HEADRACE_AGENTS.product-quality.deadline"),
         ("HEADRACE_TOPICS", '{"machine-reading": {"physical": "x"}}', "no agent has a topic machine-reading"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "../../etc/x"}}', "placing topic machine-readings: physical"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "product-quality-decisions"}}', "is taken by"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.cli.main import COMMANDS
 from agents.engine.metrics import DEFINITIONS
-from agents.settings import Settings
+from agents.settings import AgentSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = "<!-- Made from the code by `make docs`; edit the code. -->\n"
@@ -19,11 +19,16 @@ def settings_page() -> str:
     """docs/settings.md: every HEADRACE_* variable with its default."""
     lines = ["# Settings\n", MADE, "Every setting is an environment variable. Secrets never show in logs.\n"]
     lines += ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "" if default is None else f"`{default}`"
-        lines.append(f"| `HEADRACE_{name.upper()}` | {shown} | {_cell(field.description or '')} |")
+    lines += [_setting(f"HEADRACE_{name.upper()}", field) for name, field in Settings.model_fields.items()]
+    lines += ["", "## Per agent, in `HEADRACE_AGENTS`\n", "| key | default | meaning |", "| --- | --- | --- |"]
+    lines += [_setting(name, field) for name, field in AgentSettings.model_fields.items()]
     return "\n".join(lines) + "\n"
+
+
+def _setting(name: str, field: Any) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    shown = "" if default is None else f"`{default}`"
+    return f"| `{name}` | {shown} | {_cell(field.description or '')} |"
 
 
 def metrics_page() -> str:

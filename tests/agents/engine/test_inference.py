@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from agents.engine.inference import Inference, weights
 from agents.engine.model_watch import ModelWatch
@@ -54,8 +55,8 @@ async def test_without_a_model_an_ask_is_unavailable_and_other_scorers_are_as_th
 @pytest.mark.parametrize("weight", [0, -1, 1.5, "half", True])
 def test_a_weight_that_is_no_part_is_refused_by_name(weight: object) -> None:
     """The message says which agent and what it may be."""
-    with pytest.raises(ConfigError, match="HEADRACE_AGENTS for first: weight"):
-        weights([simple_agent(ASKING, name="first")], Settings(agents={"first": {"weight": weight}}))
+    with pytest.raises(ValidationError, match=r"agents.first.weight"):
+        Settings(agents={"first": {"weight": weight}})
 
 
 def test_unless_it_is_set_agents_that_ask_have_equal_parts() -> None:
