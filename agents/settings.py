@@ -50,6 +50,27 @@ class FurtherModel(BaseModel):
     price: ModelPrice | None = None
 
 
+class ModerationEndpoint(BaseModel):
+    """Who is asked whether a text may be judged at all: HEADRACE_MODERATION."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    name: str
+    api_key: SecretStr | None = None
+
+
+class CascadeSettings(BaseModel):
+    """Who is asked first, and inside which band of the answer's number the next one is asked too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    field: str
+    scorecard: tuple[float, float] | None = None
+    cheap: tuple[float, float] | None = None
+    sample: Share = 0.01
+
+
 class AgentSettings(BaseModel):
     """What HEADRACE_AGENTS may say of one agent. What is not set stays as the agent's file has it."""
 
@@ -67,6 +88,29 @@ class AgentSettings(BaseModel):
     budget: Annotated[Decimal, Field(gt=0, le=1_000_000_000_000)] | None = Field(
         default=None, description='What its calls may cost a UTC day, such as "12.50": past it none leaves.'
     )
+    budget_soft: Share | None = Field(
+        default=None,
+        description="Part of the budget from which on the cascade's strong model is left out and the cheap one's answer stands.",
+    )
+    cascade: CascadeSettings | None = Field(
+        default=None,
+        description="Who is asked first: the agent's scorecard, HEADRACE_MODEL_CHEAP, then the model. `field` is the number of "
+        "the answer that certainty goes by; inside its band [low, high] a tier is uncertain and the next is asked. `sample` of "
+        'what is certain is asked of the next too, so that the band can be judged. Example: {"field": "risk", "scorecard": '
+        '[15, 85], "cheap": [25, 75], "sample": 0.01}.',
+    )
+    cache: Duration | None = Field(
+        default=None,
+        description="How long an answer of the model may be given again to the same features, such as 6h. Unset: never.",
+    )
+    canary: Share = Field(
+        default=0.002,
+        description="Share of the records of batches that is asked alone too, to see what batching does to answers.",
+    )
+    canary_limit: Share = Field(
+        default=0.05, description="Share of those whose answer may differ; where more do, batches shrink until they do not."
+    )
+    moderate: bool = Field(default=False, description="Ask HEADRACE_MODERATION about its free text first.")
 
 
 class Settings(BaseSettings):
@@ -136,6 +180,24 @@ class Settings(BaseSettings):
         default=(),
         description="Further models, asked in this order where the one before gives no answer: base_url, name, and if need be "
         'api_key, rpm, tpm, concurrency, price. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
+    )
+    model_cheap: FurtherModel | None = Field(
+        default=None,
+        description="A cheaper model for agents whose `cascade` asks it first; written like one of HEADRACE_MODEL_FALLBACKS.",
+    )
+    masking_key: SecretStr | None = Field(
+        default=None,
+        description="Secret from which the pseudonyms of identifiers are made, at least 16 characters, the same for all workers. "
+        "Unset: made anew by each worker, so that the pseudonyms of two workers differ.",
+    )
+    moderation: ModerationEndpoint | None = Field(
+        default=None,
+        description="An OpenAI-compatible moderation endpoint for agents with `moderate`: base_url, name, if need be api_key.",
+    )
+    cache_bytes: int = Field(
+        ge=1024 * 1024,
+        default=256 * 1024 * 1024,
+        description="Size of the file of cached answers in HEADRACE_DATA_DIR, for agents with `cache`.",
     )
 
     session_timeout: float = Field(

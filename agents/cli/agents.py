@@ -18,13 +18,14 @@ from agents.cli.lines import Line, Malformed, parse_lines
 from agents.engine.contract import check as problems_of
 from agents.engine.discover import Found, Problem
 from agents.engine.examples import differences
+from agents.engine.inference import Inference
 from agents.engine.joins import MemoryTable
+from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import DecisionAgent
 from agents.engine.topology import placed
 from agents.engine.trial import TrialOutcome, try_records
 from agents.settings import Settings
-from models.contract import Ask, Scorer
-from models.resolve import resolve
+from models.contract import Ask, Scorer, ignore
 from models.sandbox import MODEL, Sandbox
 from schemas.change import Change
 from schemas.dead_letter import Fault
@@ -187,11 +188,18 @@ async def _scorer(agent: Agent, who: TryModel, settings: Settings) -> AsyncItera
     elif who is TryModel.CONFIGURED:
         if settings.model_base_url is None:
             raise ConfigError(f"trying {agent.name}: no model is configured; set HEADRACE_MODEL_BASE_URL, or try --model sandbox")
-        secret = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-        yield resolve(agent.scorer, base_url=settings.model_base_url, api_key=secret, model=settings.model_name, agent=agent.name)
+        yield _asking(agent, settings)
     else:
         async with Sandbox() as sandbox:
-            yield resolve(agent.scorer, base_url=sandbox.base_url, model=MODEL, agent=agent.name)
+            # Nothing of what is configured: a sandbox is asked in place of all of it.
+            only = {"model_base_url": sandbox.base_url, "model_name": MODEL, "agents": {}}
+            nothing = {"model_api_key": None, "model_fallbacks": (), "model_cheap": None, "moderation": None}
+            yield _asking(agent, settings.model_copy(update={**only, **nothing}))
+
+
+def _asking(agent: Agent, settings: Settings) -> Scorer:
+    """As a worker would ask: what is masked there is masked here."""
+    return Inference(settings, [agent], ModelWatch(), budgeted=False).scorer(agent, manifest="trial", on_call=ignore)
 
 
 def _sorted_out(

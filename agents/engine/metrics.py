@@ -60,6 +60,10 @@ DEFINITIONS: tuple[Definition, ...] = (
                (*MODEL, "result")),
     Definition("model_passed_on", "counter", "Records of the agent that it gave no answer to: the next model was asked.",
                MODEL),
+    Definition("batch_answers_compared", "counter", "Records that were asked alone too, to compare with their batch's answer.",
+               MODEL),
+    Definition("batch_answers_flipped", "counter", "Those whose answer alone said something else.", MODEL),
+    Definition("batch_size", "gauge", "Records in a call at most now; shrinks where answers flip.", MODEL),
     Definition("budget", "gauge", "What calls may cost a UTC day, for all partitions; absent without a budget."),
     Definition("budget_spent", "gauge", "What calls have cost today, for the partitions of this worker."),
     Definition("budget_refused", "counter", "Requests that did not leave since the budget was spent."),
@@ -193,8 +197,15 @@ class ModelSource:
             yield "budget", (), budget.limit / MICRO
             yield "budget_spent", (), budget.total(utc_day()) / MICRO
             yield "budget_refused", (), budget.refused
-        passed_on = self._inference.passed(self._agent)
-        for opened, passed in zip(self._inference.opened, passed_on, strict=True):
+        for chain in self._inference.chains(self._agent):
+            for opened, candidate in zip(chain.opened, chain.candidates, strict=True):
+                yield "model_passed_on", (opened.model.endpoint, opened.model.name), candidate.passed_on
+            for opened, meter in zip(chain.opened, chain.meters, strict=False):  # none where nothing is compared
+                where = opened.model.endpoint, opened.model.name
+                yield "batch_answers_compared", where, meter.stats.compared
+                yield "batch_answers_flipped", where, meter.stats.flipped
+                yield "batch_size", where, meter.size
+        for opened in self._inference.opened:
             where = opened.model.endpoint, opened.model.name
             admission, breaker, retries = opened.admission, opened.breaker, opened.line.retry_budget
             if admission.used:
@@ -206,7 +217,6 @@ class ModelSource:
                 yield "model_concurrency", where, core.concurrency.limit
             yield "model_requests", (*where, "refused"), breaker.stats.refused
             yield "model_endpoint_shut", where, breaker.breaker.state != "closed"
-            yield "model_passed_on", where, passed
             if retries is not None:
                 yield "model_retries", (*where, "retried"), retries.stats.retried
                 yield "model_retries", (*where, "refused"), retries.stats.refused

@@ -215,7 +215,7 @@ class Worker:
         if self._scorer_for is None and any(self._inference.asks(r.agent) for r in self.running):
             self._probing = [
                 asyncio.create_task(self._model.probe(model.base_url, model.api_key, model.name), name=f"probe of {model.where}")
-                for model in self._inference.models
+                for model in self._inference.asked
             ]
 
     async def _end(self) -> None:

@@ -14,10 +14,9 @@ from pydantic import BaseModel
 from models.contract import Question, Scorer
 from models.instant import InstantScorer, NoModel
 from models.python_model import PythonScorer
-from models.resolve import resolve
 from models.sandbox import Sandbox, SandboxConfig
 from models.scorecard import Bins, Scorecard
-from tests.support.scoring import ASK, Judged, Shown, chat, questions, soon
+from tests.support.scoring import Judged, Shown, chat, questions, soon
 
 
 class Other(BaseModel):
@@ -57,7 +56,7 @@ async def from_faulty_sandbox(stack: AsyncExitStack) -> Scorer:
 async def from_nowhere(stack: AsyncExitStack) -> Scorer:
     async with Sandbox() as server:
         gone = server.base_url
-    return resolve(ASK, base_url=gone, model="m", agent="a")
+    return chat(gone)
 
 
 MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
@@ -69,7 +68,7 @@ MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
     "python-raising": lambda _stack: PythonScorer(raising, answer=Judged),
     "python-slow": lambda _stack: PythonScorer(slow, answer=Judged),
     "instant": lambda _stack: InstantScorer(judge),
-    "no-model": lambda _stack: resolve(ASK, base_url=None, model="m", agent="a"),
+    "no-model": lambda _stack: NoModel(),
 }
 
 

@@ -85,7 +85,8 @@ async def test_whoever_answers_is_named_and_the_alarm_of_a_refused_key_is_told(c
         assert answer.model_requested == "spare"
         assert answer.endpoint == other.base_url
         assert f"main at {refusing.base_url} gave no answer" in answer.why
-    assert list(inference.passed("asking")) == [4, 0]
+    (chain,) = inference.chains("asking")
+    assert [candidate.passed_on for candidate in chain.candidates] == [4, 0]
     assert f"asking spare at {other.base_url}" in caplog.text
     assert "HEADRACE_MODEL_API_KEY" in caplog.text
 

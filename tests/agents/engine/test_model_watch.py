@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -11,12 +12,18 @@ from agents import credit_risk
 from agents.engine.examples import prepared
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
-from models.contract import Question
-from models.resolve import resolve
+from models.chat import ChatScorer
+from models.contract import Ask, Question
+from models.line import Line
 from models.sandbox import MODEL, Sandbox, SandboxConfig
 
 KEY = "sk-very-secret-key"
 AGENT = credit_risk.AGENT
+
+
+def asking(base_url: str, key: str | None) -> ChatScorer[Any]:
+    assert isinstance(AGENT.scorer, Ask)
+    return ChatScorer(AGENT.scorer, Line(base_url, key, MODEL), agent=AGENT.name)
 
 
 async def test_refused_calls_are_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
@@ -26,7 +33,7 @@ async def test_refused_calls_are_told_once_in_a_while(caplog: pytest.LogCaptureF
     features = prepared(AGENT, AGENT.examples[0])[1].features
     assert features is not None
     async with Sandbox(SandboxConfig(api_key="another")) as sandbox:
-        inner = resolve(AGENT.scorer, base_url=sandbox.base_url, api_key=KEY, model=MODEL, agent=AGENT.name)
+        inner = asking(sandbox.base_url, KEY)
         scorer = Watched(inner, AGENT.name, AGENT.on_no_answer, watch)
         told = []
         for now in (0.0, 1.0, 2.0, 61.0):  # noqa: B007 - read by the clock
@@ -47,7 +54,7 @@ async def test_answers_that_come_are_no_news(caplog: pytest.LogCaptureFixture) -
     features = prepared(AGENT, AGENT.examples[0])[1].features
     assert features is not None
     async with Sandbox() as sandbox:
-        inner = resolve(AGENT.scorer, base_url=sandbox.base_url, model=MODEL, agent=AGENT.name)
+        inner = asking(sandbox.base_url, None)
         scorer = Watched(inner, AGENT.name, AGENT.on_no_answer, watch)
         await watch.probe(sandbox.base_url, None, MODEL)
         [answer] = await scorer.score([Question("id", features)], asyncio.get_running_loop().time() + 30)

@@ -1,0 +1,85 @@
+"""The models that the settings name, each with its line: connections, the gates before a request, its price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agents.engine.spending import utc_day
+from agents.settings import FurtherModel, Settings
+from models.admission import Limits
+from models.admission_gate import AdmissionGate
+from models.breaker_gate import BreakerGate
+from models.budget import Budget
+from models.budget_gate import BudgetGate
+from models.endpoint import without_credentials
+from models.line import Line
+from models.prices import Price, configured, listed
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to ask, as the settings have it. `where` names it for a person, without credentials."""
+
+    name: str
+    base_url: str
+    api_key: str | None
+    limits: Limits
+    connections: int
+    price: Price | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Its endpoint, without credentials."""
+        return without_credentials(self.base_url)
+
+    @property
+    def where(self) -> str:
+        """Model and endpoint."""
+        return f"{self.name} at {self.endpoint}"
+
+
+class Opened:
+    """A model with its line and the gates before it. Raises ConfigError for what can not be a URL or a key."""
+
+    def __init__(self, model: Model, budgets: Mapping[str, Budget]) -> None:
+        self.model = model
+        self.admission = AdmissionGate(model.limits)
+        self.breaker = BreakerGate(model.endpoint)
+        paid = (BudgetGate(budgets, model.price, utc_day),) if model.price is not None else ()
+        gates = (self.breaker, *paid, self.admission)
+        self.line = Line(
+            model.base_url, model.api_key, model.name, gates=gates, pacer=self.admission,
+            connections=model.connections, price=model.price,
+        )  # fmt: skip
+
+
+def models_of(settings: Settings) -> tuple[Model, ...]:
+    """The configured model and those to fall over to. Raises ConfigError where there are further ones and no first."""
+    if settings.model_base_url is None:
+        for name, given in (("FALLBACKS", settings.model_fallbacks), ("CHEAP", settings.model_cheap)):
+            if given:
+                raise ConfigError(f"reading HEADRACE_MODEL_{name}: there is no model beside it; set HEADRACE_MODEL_BASE_URL")
+        return ()
+    first = FurtherModel(
+        base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
+        tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price,
+    )  # fmt: skip
+    return tuple(_model(further) for further in (first, *settings.model_fallbacks))
+
+
+def cheap_of(settings: Settings) -> Model | None:
+    """The cheaper model that cascades ask first, where there is one."""
+    return None if settings.model_cheap is None else _model(settings.model_cheap)
+
+
+def _model(further: FurtherModel) -> Model:
+    key = further.api_key.get_secret_value() if further.api_key else None
+    limits = Limits(further.rpm, further.tpm, further.concurrency, queue=further.concurrency)
+    told = further.price
+    if told is not None:
+        price: Price | None = configured(told.input, told.cached_input, told.output, told.currency)
+    else:
+        price = listed(further.name, further.base_url)
+    return Model(further.name, further.base_url, key, limits, further.concurrency, price)
