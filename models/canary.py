@@ -7,18 +7,19 @@ goes through the same gates, and is a Call in the audit like any other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
 from models.flips import FlipMeter, same
+from models.wrapper import Wrapper
 
 _MOST_AT_ONCE = 8
 _WHOLE = 2**32
 
 
-class Canary:
+class Canary(Wrapper):
     """A Scorer around `inner` whose batches have at most `meter.size` questions.
 
     `share` of the records (chosen by their decision id, so that a repeat chooses the same) is asked alone too. It must stand
@@ -27,14 +28,9 @@ class Canary:
 
     def __init__(self, inner: Scorer, meter: FlipMeter, *, share: float) -> None:
         self.meter = meter
-        self._inner = inner
+        super().__init__(inner)
         self._share = share
         self._asking = set[asyncio.Task[None]]()
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in several calls where batches had to shrink."""
@@ -63,15 +59,6 @@ class Canary:
         (alone,) = await self._inner.score([question], deadline)
         if alone.status == "answered" and alone.value is not None and batched.value is not None:
             self.meter.seen(not same(batched.value, alone.value), size)
-
-    def room(self) -> bool:
-        """As the scorer within."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
 
     async def close(self) -> None:
         """Give up comparisons under way, and close the scorer within."""

@@ -33,7 +33,7 @@ from models.failures import Exhausted, Filtered, Overflow, cut_off, error_body, 
 from models.gate import Asking, End, Ended, Refused
 from models.line import Line
 from models.passage import Passage
-from models.prompt import PromptBuilder, Request, Unwritable
+from models.prompt import PromptBuilder, Request, Unwritable, size_of
 from schemas.audit import CallStatus, Tokens
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
@@ -97,6 +97,10 @@ class ChatScorer(Generic[A]):
         """See models.contract.Paced."""
         if self._line.pacer is not None:
             self._line.pacer.on_room(self._agent, tell)
+
+    def weigh(self, features: BaseModel) -> int:
+        """Prompt tokens of a record, at the tokens per byte that this line's endpoint has counted so far."""
+        return self._line.tokens.tokens(size_of(features))
 
     async def close(self) -> None:
         """Let go of the line. Safe to call twice."""

@@ -91,6 +91,15 @@ class Paced(Protocol):
         ...
 
 
+@runtime_checkable
+class Weighing(Protocol):
+    """A Scorer that can tell how long a record will be in a prompt. It costs CPU: ask only where a limit needs it."""
+
+    def weigh(self, features: BaseModel) -> int:
+        """Prompt tokens of a record with these features, estimated; 0 where nobody knows. Never raises."""
+        ...
+
+
 CallSink = Callable[[Call], None]
 """Where a transport reports each request when it ends."""
 

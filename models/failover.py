@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from models.contract import Answer, Paced, Question, Scorer
+from pydantic import BaseModel
+
+from models.contract import Answer, Paced, Question, Scorer, Weighing
 
 ELSEWHERE: Final = frozenset({"unavailable", "timeout", "limited", "rejected"})
 """Statuses after which another endpoint may do better."""
@@ -84,6 +86,11 @@ class Failover:
         for candidate in self.candidates:
             if isinstance(candidate.scorer, Paced):
                 candidate.scorer.on_room(tell)
+
+    def weigh(self, features: BaseModel) -> int:
+        """By the count of the first that answers at present; 0 where that counts no tokens."""
+        asked = next((candidate for candidate in self.candidates if candidate.available()), self.candidates[0])
+        return asked.scorer.weigh(features) if isinstance(asked.scorer, Weighing) else 0
 
     async def close(self) -> None:
         """Close all."""

@@ -35,6 +35,9 @@ Reply with one JSON object {"answers": [...]} and nothing else: exactly one answ
 copied character for character."""
 
 _ENVELOPE_TOKENS = 32
+_ID = "000000"
+_QUOTES, _COMMA = 2, 1
+"""Bytes around a record: it stands inside a JSON string, and beside others."""
 _OURS = ("model", "messages", "response_format", "stream", "n")
 
 
@@ -125,6 +128,19 @@ def shown(features: BaseModel) -> dict[str, Any]:
 def put(question: Question) -> Mapping[str, Any]:
     """What a prompt says of this question: its masked features where something masked them."""
     return shown(question.features) if question.shown is None else question.shown
+
+
+def size_of(features: BaseModel) -> int:
+    """Bytes that a record with these features takes in a request's body, unmasked; 0 where they can not be written."""
+    try:
+        record = {"id": _ID, "features": shown(features)}
+        try:
+            data = orjson.dumps(record)
+        except TypeError:
+            data = orjson.dumps(_writable(record))
+        return len(orjson.dumps(data.decode())) - _QUOTES + _COMMA
+    except (TypeError, ValueError):
+        return 0
 
 
 def _data(questions: Sequence[Question], nonce: str, ids: Sequence[str]) -> bytes:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.budget import Budget
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
+from models.wrapper import Wrapper
 
 
-class WithinBudget:
+class WithinBudget(Wrapper):
     """A Scorer around `inner`, whose gates keep to `budget` (models/budget_gate.py).
 
     Questions of partitions that have nothing left are answered "budget" at once. A request that was refused since it was
@@ -17,14 +18,9 @@ class WithinBudget:
     """
 
     def __init__(self, inner: Scorer, budget: Budget, day: Callable[[], str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._budget = budget
         self._day = day
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within."""
@@ -48,16 +44,3 @@ class WithinBudget:
         if asked:
             for index, answer in zip(asked, await self._inner.score([questions[i] for i in asked], deadline), strict=True):
                 answers[index] = answer
-
-    def room(self) -> bool:
-        """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
-
-    async def close(self) -> None:
-        """As the scorer within."""
-        await self._inner.close()

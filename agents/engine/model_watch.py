@@ -7,12 +7,13 @@ would say so. Said seldom: a model that is away for an hour is asked a thousand 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agents.engine.log_repeats import Repeats
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
 from models.probe import probe_model
+from models.wrapper import Wrapper
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -46,19 +47,14 @@ class ModelWatch:
                 self.warn(f"the model at {found.where}: {why}")
 
 
-class Watched:
+class Watched(Wrapper):
     """A Scorer that tells a watch when answers begin to be missing for a reason of the endpoint."""
 
     def __init__(self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._agent = agent
         self._otherwise = on_no_answer
         self._watch = watch
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within."""
@@ -69,16 +65,3 @@ class Watched:
                 self._watch.warn(f"agent {self._agent}: the model {self.name} gives no answers ({self._otherwise}): {why}")
                 break
         return answers
-
-    def room(self) -> bool:
-        """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
-
-    async def close(self) -> None:
-        """As the scorer within."""
-        await self._inner.close()

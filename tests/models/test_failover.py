@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from models.contract import Answer, Paced, Question, Status
 from models.failover import ELSEWHERE, Candidate, Failover
 from models.sandbox import Sandbox, SandboxConfig
+from models.wrapper import Wrapper
 from tests.support.scoring import Judged, chat, questions, soon, statuses
 
 GOOD = Judged(risk=1, grade="good")
@@ -135,3 +137,33 @@ async def test_every_failure_of_an_endpoint_is_answered_by_the_next(fault: str) 
     assert statuses(answers) == ["answered"] * 4
     assert {answer.model_requested for answer in answers} == {"spare"}
     assert all("main gave no answer" in answer.why for answer in answers)
+
+
+async def test_a_record_is_weighed_by_the_model_that_answers_at_present() -> None:
+    """Tokens differ by model, so a batch is measured as who will read it; wrappers pass the weight on, and 0 is "unknown"."""
+
+    class Weighs(Says):
+        def weigh(self, features: BaseModel) -> int:
+            return 7 if self.name == "a" else 9
+
+    one = questions(1)[0].features
+    assert over(Weighs("a"), Weighs("b")).weigh(one) == 7
+    assert over(Weighs("a"), Weighs("b"), shut=["a"]).weigh(one) == 9
+    assert over(Weighs("a"), Weighs("b"), shut=["a", "b"]).weigh(one) == 7
+    assert over(Says("a")).weigh(one) == 0
+    assert Wrapper(Wrapper(Weighs("a"))).weigh(one) == 7
+    assert Wrapper(Says("a")).weigh(one) == 0
+
+
+async def test_a_wrapper_passes_on_all_that_it_does_not_change() -> None:
+    """Name, answers, room, who is told of it, and closing."""
+    inner = Says("a", "answered", room=False)
+    wrapper = Wrapper(inner)
+    assert isinstance(wrapper, Paced)
+    assert wrapper.name == "a"
+    assert not wrapper.room()
+    wrapper.on_room(print)
+    assert inner.told == [print]
+    assert statuses(await wrapper.score(questions(2), soon(5))) == ["answered", "answered"]
+    await wrapper.close()
+    assert inner.closed == 1

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from models.contract import Ask, Question
 from models.dialect import Dialect, adapt
-from models.prompt import PromptBuilder, Unwritable, shown
+from models.prompt import PromptBuilder, Unwritable, shown, size_of
 from models.sandbox_fill import fill
 from models.strict_schema import strict_schema
 from schemas.errors import ConfigError
@@ -231,3 +231,23 @@ def test_the_fallback_rule_fills_any_strict_schema_validly_and_always_alike(feat
     filled = fill(item, features)
     jsonschema.validate(filled, item)
     assert fill(item, features) == filled
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
+def test_records_weigh_the_bytes_that_they_take_in_a_request(notes: list[str]) -> None:
+    """Escapes included: what a batch is estimated at is what its request grows by."""
+    asked = [Question(f"d{i}", Shown(number=i, note=note)) for i, note in enumerate(notes)]
+    limited = Ask(Judged, "Judge.", extra={"max_tokens": 9})  # or the length of the reserved tokens' number would differ
+    builder = PromptBuilder(limited, "m")
+    grown = len(builder.build(asked, Dialect()).body) - len(builder.build([], Dialect()).body)
+    assert sum(size_of(question.features) for question in asked) == grown + 1
+
+
+def test_features_that_can_not_be_written_weigh_nothing() -> None:
+    """They are never sent, and weighing them does not raise; what is written with substitutes weighs what is written."""
+
+    class Odd(BaseModel):
+        data: Any
+
+    assert size_of(Odd(data=b"\xff")) == 0
+    assert size_of(Odd(data=2**70)) == size_of(Odd(data=str(2**70)))
