@@ -104,6 +104,8 @@ CallSink = Callable[[Call], None]
 """Where a transport reports each request when it ends."""
 
 
+ENVELOPE_TOKENS = 32
+"""What a reply has around its answers."""
 _NAMED = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
 
 
@@ -132,6 +134,14 @@ class Ask(Generic[A]):
         """What is sent beside model, messages, format and the limit of tokens, where the endpoint takes it."""
         named = {name: getattr(self, name) for name in _NAMED}
         return {name: given for name, given in named.items() if given is not None} | self.extra
+
+    def reserved(self, records: int) -> int:
+        """Output tokens that a request about so many records may use: the limit that it sets."""
+        return self.max_tokens * records + ENVELOPE_TOKENS
+
+    def fitting(self, tokens: int) -> int:
+        """How many records may be asked about with so many output tokens reserved; 0 where that is too few for one."""
+        return max(0, (tokens - ENVELOPE_TOKENS) // max(1, self.max_tokens))
 
 
 def ignore(call: Call) -> None:

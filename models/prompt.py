@@ -34,7 +34,6 @@ Judge every record by its own features alone.
 Reply with one JSON object {"answers": [...]} and nothing else: exactly one answer for each record, each with the record's "id"
 copied character for character."""
 
-_ENVELOPE_TOKENS = 32
 _ID = "000000"
 _QUOTES, _COMMA = 2, 1
 """Bytes around a record: it stands inside a JSON string, and beside others."""
@@ -88,7 +87,7 @@ class PromptBuilder(Generic[A]):
         before, after = self._frame(dialect)
         nonce, ids = _mint(len(questions))
         data = _data(questions, nonce, ids).decode()
-        reserved = self._ask.max_tokens * len(questions) + _ENVELOPE_TOKENS
+        reserved = self._ask.reserved(len(questions))
         closing = (after, b"%d}" % reserved) if after.endswith(b":") else (after,)
         return Request(b"".join((before, orjson.dumps(data), *closing)), ids, nonce, reserved)
 

@@ -15,7 +15,7 @@ from agents.engine.leaves import Leaf, leaves
 from agents.engine.shape import misfits
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
-from models.contract import Ask
+from models.contract import Ask, Weighing
 from models.strict_schema import strict_schema
 from schemas.errors import ConfigError
 from schemas.marks import Protected, Untrusted, marks
@@ -37,7 +37,7 @@ def check(agent: Agent) -> list[str]:
     found = [str(misfit) for misfit in misfits(agent)]
     if found:
         return found  # what is asked below would stumble over them
-    for part in (_names, _outcomes, _topics, _durations, _protected, _features, _answers, _catalogue, _examples):
+    for part in (_names, _outcomes, _topics, _durations, _batch, _protected, _features, _answers, _catalogue, _examples):
         found += part(agent)
     return found
 
@@ -126,8 +126,26 @@ def _durations(agent: Agent) -> Iterator[str]:
                 yield f"{what} {text!r} has to be longer than nothing"
         except ConfigError as error:
             yield f"{what}: {error}"
-    if agent.batch.size < 1 or agent.in_flight < 1:
+
+
+def _batch(agent: Agent) -> Iterator[str]:
+    batch, ask = agent.batch, agent.scorer
+    if batch.size < 1 or agent.in_flight < 1:
         yield "batch.size and in_flight start at 1"
+    for name in ("bytes", "prompt_tokens", "output_tokens"):
+        limit = getattr(batch, name)
+        if limit is not None and limit < 1:
+            yield f"batch.{name} is {limit}: it starts at 1"
+    if not isinstance(ask, Ask):
+        if batch.prompt_tokens is not None and not isinstance(ask, Weighing):
+            yield "batch.prompt_tokens: a scorer that is no Ask has no prompt: leave it out, or give the scorer weigh(features)"
+        if batch.output_tokens is not None:
+            yield "batch.output_tokens: a scorer that is no Ask reserves no output: leave it out"
+    elif batch.output_tokens is not None and batch.output_tokens < ask.reserved(1):
+        yield (
+            f"batch.output_tokens is {batch.output_tokens}, and one record alone reserves {ask.reserved(1)}: "
+            "raise it, or lower the scorer's max_tokens"
+        )
 
 
 def _protected(agent: Agent) -> Iterator[str]:

@@ -14,9 +14,12 @@ T = TypeVar("T")
 
 
 class Lane(Generic[T]):
-    """The items of one key that have no outcome yet, oldest first."""
+    """The items of one key that have no outcome yet, oldest first.
 
-    __slots__ = ("busy", "dead", "home", "items", "key", "queued")
+    `counted` are the items, bytes and tokens that whoever has it queued counts of it.
+    """
+
+    __slots__ = ("busy", "counted", "dead", "home", "items", "key", "queued")
 
     def __init__(self, key: Hashable | None, home: Lanes[T]) -> None:
         self.key = key
@@ -25,6 +28,7 @@ class Lane(Generic[T]):
         self.busy = False
         self.queued = False
         self.dead = False
+        self.counted = 0, 0, 0
 
     @property
     def idle(self) -> bool:

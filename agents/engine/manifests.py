@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ Agent = DecisionAgent[Any, Any, Any]
 def manifest_of(agent: Agent, *, models: Sequence[str]) -> Manifest:
     """The manifest as it is now. `models` are the names of those configured, the preferred first; empty where none is asked."""
     ask = agent.scorer if isinstance(agent.scorer, Ask) else None
-    parameters: dict[str, Any] = {"model": models[0] if models else None, "batch": agent.batch.size, "deadline": agent.deadline}
+    batch = {name: limit for name, limit in asdict(agent.batch).items() if limit is not None}
+    parameters: dict[str, Any] = {"model": models[0] if models else None, "batch": batch, "deadline": agent.deadline}
     if len(models) > 1:
         parameters["fallback_models"] = list(models[1:])
     if ask is not None:

@@ -7,6 +7,7 @@ or a vendor: the transport bounds what is held, the scorer meets its deadline or
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from agents.engine.turns import Turns
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Ask, Paced, Question, Scorer, Weighing
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
 from topics.handover import OwnedPartition, Slot, TopicPartition
@@ -55,12 +56,13 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An item in its lane; `weight` in bytes."""
+    """An item in its lane; `weight` in bytes, `tokens` in those of a prompt, None until somebody has weighed it."""
 
     record: Record
     item: Item
     weight: int
     attempts: int = 0
+    tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -126,8 +128,11 @@ class Engine:
         self._owned = owned
         self._purse = purse
         self._seconds = millis(agent.deadline) / 1000
+        self._weighing = scorer if isinstance(scorer, Weighing) and agent.batch.prompt_tokens is not None else None
         self._batcher: Batcher[Entry] = Batcher(
-            size=agent.batch.size, within=millis(agent.batch.within) / 1000, max_weight=agent.batch.bytes,
+            _bytes if self._weighing is None else self._weights,
+            size=records_in_a_batch(agent), within=millis(agent.batch.within) / 1000, max_bytes=agent.batch.bytes,
+            max_tokens=math.inf if agent.batch.prompt_tokens is None else agent.batch.prompt_tokens,
             reserve=min(self._seconds / 2, 1.0),
         )  # fmt: skip
         self._works: dict[TopicPartition, Work] = {}
@@ -169,6 +174,7 @@ class Engine:
         work = self._works.pop(tp, None)
         if work is not None:
             work.lanes.kill()
+            self._batcher.purge()
             if self._purse is not None:
                 self._purse.lose(tp)
             self._tell_owned()
@@ -254,7 +260,7 @@ class Engine:
             else:
                 self._advance(lane)
         elif lane.queued:
-            self._batcher.grew()
+            self._batcher.grew(lane)
 
     def _advance(self, lane: Lane[Entry]) -> None:
         """Bring an idle lane on, and those that its records free: one after the other, however long the chain."""
@@ -321,7 +327,7 @@ class Engine:
         """Send what is due while calls are allowed; arm the timer for the rest."""
         loop = asyncio.get_running_loop()
         while self._may_ask() and self._batcher.due(loop.time()):
-            batch = self._batcher.take(_weight, self._askable)
+            batch = self._batcher.take(self._askable)
             self.stats.in_flight += 1
             self._start(self._ask(batch), self._calls)
         if self._timer is not None:
@@ -350,6 +356,15 @@ class Engine:
         if item.settled is None and item.features is None and not self.pipeline.waits(item):
             self.pipeline.prepare(item)
         return item.settled is None and item.features is not None
+
+    def _weights(self, entry: Entry) -> tuple[int, int]:
+        """Bytes and prompt tokens. What has no features yet (behind others, or waiting for a join) has no tokens yet either."""
+        if entry.tokens is None:
+            features = entry.item.features
+            if features is None or self._weighing is None:
+                return entry.weight, 0
+            entry.tokens = self._weighing.weigh(features)
+        return entry.weight, entry.tokens
 
     async def _ask(self, batch: list[tuple[Lane[Entry], Entry]]) -> None:
         try:
@@ -486,5 +501,13 @@ def _curable(status: str, attempts: int) -> bool:
     return status in CURABLE and (status != "rejected" or attempts < MOST_REJECTIONS)
 
 
-def _weight(entry: Entry) -> int:
-    return entry.weight
+def records_in_a_batch(agent: Agent) -> int:
+    """As many as a batch may have, and as have their reserved output within its limit; one at least."""
+    batch = agent.batch
+    if batch.output_tokens is None or not isinstance(agent.scorer, Ask):
+        return batch.size
+    return max(1, min(batch.size, agent.scorer.fitting(batch.output_tokens)))
+
+
+def _bytes(entry: Entry) -> tuple[int, int]:
+    return entry.weight, 0

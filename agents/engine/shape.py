@@ -49,6 +49,13 @@ _TYPES: Final[Sequence[tuple[str, type, str]]] = (
     ("batch", Batch, "a Batch"),
     ("in_flight", int, "a whole number"),
 )
+_BATCH: Final[Sequence[tuple[str, Any, str]]] = (
+    ("size", int, "a whole number"),
+    ("within", str, 'a duration such as "250ms"'),
+    ("bytes", int, "a whole number"),
+    ("prompt_tokens", int | None, "a whole number, or left out"),
+    ("output_tokens", int | None, "a whole number, or left out"),
+)
 _MAPPINGS: Final[Sequence[tuple[str, type]]] = (
     ("joins", Join), ("windows", Window), ("reasons", ReasonCode), ("rules", str), ("policy", object),
 )  # fmt: skip
@@ -75,6 +82,10 @@ def _plain(agent: Agent) -> Iterator[Misfit]:
         if given not in choices:
             told = ", ".join(str(choice) if isinstance(choice, Order) else repr(choice) for choice in choices)
             yield Misfit(name, f"is {given!r}: use one of {told}")
+    batch: Any = agent.batch
+    for name, kind, wanted in _BATCH if isinstance(batch, Batch) else ():
+        if not isinstance(getattr(batch, name), kind):
+            yield _wrong(f"batch.{name}", getattr(batch, name), wanted)
     if agent.scale is not None and not isinstance(agent.scale, Scale):
         yield _wrong("scale", agent.scale, "a Scale, or left out")
 

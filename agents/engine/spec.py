@@ -93,11 +93,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Up to `size` records in one call, none waiting longer than `within` for company ("250ms", "2s")."""
+    """Up to `size` records in one call, none waiting longer than `within` for company ("250ms", "2s").
+
+    `bytes` are those of the source records. `prompt_tokens` are those of the records in the prompt (the instructions come on
+    top), estimated at the tokens per byte that the endpoint has counted so far. `output_tokens` is what the reply may have: the
+    limit that the request sets, Ask.max_tokens a record and a few around them. What reaches a limit leaves at once; a record that
+    alone is past one is asked about alone.
+    """
 
     size: int = 16
     within: str = "250ms"
     bytes: int = 256 * 1024
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from pydantic import BaseModel
 from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
 from agents.engine.examples import differences, prepared, show, shown
-from agents.engine.spec import DecisionAgent, Example, Verdict, Window
+from agents.engine.spec import Batch, DecisionAgent, Example, Verdict, Window
 from models.contract import Answer, Ask, Question, Status
 from models.dialect import Dialect
+from models.instant import NoModel
 from models.prompt import PromptBuilder
 from models.sandbox_rules import RULES as SANDBOX_RULES
 from schemas.decision import Decision
@@ -234,6 +235,16 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "fallback missing": (replace(MACHINE, fallback=None), 'on_no_answer="fallback" needs fallback'),
     "duration": (replace(CREDIT, deadline="soon"), "deadline: reading duration 'soon'"),
     "no time at all": (replace(CREDIT, deadline="0s"), "deadline '0s' has to be longer than nothing"),
+    "batch of nothing": (replace(CREDIT, batch=Batch(0)), "batch.size and in_flight start at 1"),
+    "no prompt tokens": (replace(CREDIT, batch=Batch(prompt_tokens=0)), "batch.prompt_tokens is 0: it starts at 1"),
+    "output too small": (
+        replace(CREDIT, scorer=Ask(CREDIT.answers, "p", max_tokens=100), batch=Batch(output_tokens=120)),
+        "batch.output_tokens is 120, and one record alone reserves 132",
+    ),
+    "no prompt": (replace(CREDIT, scorer=NoModel(), answer_model=CREDIT.answers, batch=Batch(prompt_tokens=900)),
+                  "batch.prompt_tokens: a scorer that is no Ask has no prompt"),
+    "no output": (replace(CREDIT, scorer=NoModel(), answer_model=CREDIT.answers, batch=Batch(output_tokens=900)),
+                  "batch.output_tokens: a scorer that is no Ask reserves no output"),
     "watch unknown": (replace(CREDIT, watch=("amuont",)), "watch: the row has no field 'amuont'"),
     "retract telemetry": (replace(MACHINE, on_delete="retract"), "watch and on_delete are for change topics"),
     "topic name": (replace(CREDIT, writes=replace(CREDIT.writes, name="credit.risk_decisions")), "mixes '.' and '_'"),

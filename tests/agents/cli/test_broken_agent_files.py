@@ -204,6 +204,13 @@ MISFITS: Mapping[str, tuple[str, str, str]] = {
     "name no text": ("", "name=7", "name is of type int: it has to be a text"),
     "scorer a class": ("from models.instant import NoModel\n", "scorer=NoModel", "scorer is the class NoModel: it has to be"),
     "fallback no scorer": ("", "fallback=print", "fallback is of type builtin_function_or_method: it has to be an Ask"),
+    "batch size a text": (
+        "", 'batch=replace(BASE.batch, size="16")', "batch.size is of type str: it has to be a whole number",
+    ),
+    "batch tokens a text": (
+        "", 'batch=replace(BASE.batch, prompt_tokens="4k")',
+        "batch.prompt_tokens is of type str: it has to be a whole number, or left out",
+    ),
     "holds async": (
         "async def holds(features): ...\n",
         'reasons={"overdrawn": replace(BASE.reasons["overdrawn"], holds=holds)}',

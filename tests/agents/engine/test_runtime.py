@@ -10,15 +10,21 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import BaseModel
 
 from agents.engine import runtime
 from agents.engine.joins import MemoryTable
+from agents.engine.manifests import manifest_of
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import Batch, Join, Order
 from agents.engine.trial import TrialOutcome, try_records
 from agents.engine.verdicts import Site
-from models.contract import Answer, Question
+from models.chat import ChatScorer
+from models.contract import Answer, Ask, Question
+from models.line import Line
+from models.sandbox import Sandbox
+from schemas.audit import Call
 from schemas.decision import Decision
 from schemas.errors import FatalError
 from schemas.event import Event
@@ -492,3 +498,68 @@ async def test_the_part_of_all_partitions_that_is_ours_is_told() -> None:
     engine.lose(TopicPartition("orders", 1))
     await engine.close()
     assert told == [0.25, 0.5, 0.75, 0.5]
+
+
+def notes(lengths: Sequence[int]) -> list[Raw]:
+    """Records whose prompts differ in length."""
+    return [order(f"k{i}", i, wish="x" * length, offset=i) for i, length in enumerate(lengths)]
+
+
+async def asked_of_a_sandbox(batch: Batch, records: list[Raw], **changes: Any) -> list[Call]:
+    """The calls to a real endpoint in which an agent with such batches asks about the records; all of them must be decided."""
+    calls: list[Call] = []
+    ask = Ask(OrderAnswer, "Judge.", max_tokens=100)
+    async with Sandbox() as server:
+        scorer = ChatScorer(ask, Line(server.base_url, None, "m"), agent="simple", on_call=calls.append)
+        agent = simple_agent(ask, answer_model=None, batch=batch, **changes)
+        partition = Recording([])
+        engine = engine_of(agent, scorer)
+        await engine.take(partition)
+        engine.offer(Listed(records, partition))
+        async with asyncio.timeout(60):
+            await partition.done(len(records))
+        await engine.close()
+    assert sum(len(call.records) for call in calls) == len(partition.left) == len(records)
+    return calls
+
+
+async def test_batches_keep_to_a_limit_of_prompt_tokens_and_do_not_wait_for_more() -> None:
+    """No call has more prompt tokens of records than the limit unless it is one record; with hours to wait, all leave at once."""
+    (alone,) = await asked_of_a_sandbox(Batch(1), notes([0]))
+    fixed = alone.tokens.input  # the instructions, and a record of about 30 tokens
+    lengths = [300, 100, 200, 800, 4000, 100, 300, 900, 100, 4000]
+    calls = await asked_of_a_sandbox(Batch(64, within="1h", prompt_tokens=500), notes(lengths), deadline="2h", in_flight=1)
+    assert all(len(call.records) == 1 or call.tokens.input - fixed <= 500 for call in calls)
+    assert any(len(call.records) > 2 for call in calls)
+    assert sum(call.tokens.input - fixed > 500 for call in calls) == 2
+
+
+async def test_batches_keep_to_a_limit_of_reserved_output_and_do_not_wait_for_more() -> None:
+    """No request sets a limit of output tokens above the batch's; a batch is as large as that allows and leaves at once."""
+    calls = await asked_of_a_sandbox(Batch(64, within="1h", output_tokens=450), notes([1] * 12), deadline="2h")
+    assert [len(call.records) for call in calls] == [4, 4, 4]
+    assert {call.parameters["max_tokens"] for call in calls} == {432}
+
+
+@pytest.mark.parametrize("limit", [None, 1_000_000])
+async def test_records_are_weighed_only_where_a_limit_asks_for_it(limit: int | None) -> None:
+    """Weighing writes the features once more; each record is weighed once, however often it is looked at."""
+    weighed: list[int] = []
+
+    class Weighs(Scripted):
+        def weigh(self, features: BaseModel) -> int:
+            weighed.append(getattr(features, "amount", -1))
+            return 10
+
+    scorer = Weighs()
+    agent = simple_agent(scorer, batch=Batch(4, within="5ms", prompt_tokens=limit), order=Order.KEY)
+    await outcomes(agent, [order(f"k{i % 2}", i) for i in range(9)], scorer)
+    assert sorted(weighed) == (list(range(9)) if limit else [])
+
+
+def test_the_limits_of_batches_are_part_of_what_a_decision_is_made_with() -> None:
+    """The manifest names those that are set, so its hash tells agents apart whose batches differ."""
+    agent = simple_agent(Scripted(), batch=Batch(8, within="1s", prompt_tokens=900))
+    manifest = manifest_of(agent, models=["m"])
+    assert manifest.parameters["batch"] == {"size": 8, "within": "1s", "bytes": 256 * 1024, "prompt_tokens": 900}
+    assert manifest.hash() != manifest_of(simple_agent(Scripted(), batch=Batch(8, within="1s")), models=["m"]).hash()
