@@ -85,6 +85,7 @@ class CallDraft:
             first_at=rfc3339(self.first_ms),
             done_at=rfc3339(done_ms),
             masking=masking,
+            purpose=questions[0].purpose if questions else "decision",
         )
 
 

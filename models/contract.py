@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
-from schemas.audit import Call
+from schemas.audit import Call, Purpose
 from schemas.values import value
 
 A = TypeVar("A", bound=BaseModel)
@@ -20,13 +20,15 @@ class Question:
     """One record to be answered about. `decision_id` names it in audits; `features` is the only thing a model may see.
 
     `partition` is the source partition, which shares of limits and budgets go by. `shown` is what stands in a prompt in place of
-    the features, where something masked them on their way: JSON values, cut to their limits.
+    the features, where something masked them on their way: JSON values, cut to their limits. `purpose` is written into the Call:
+    what is asked as a "canary" decides nothing.
     """
 
     decision_id: str
     features: BaseModel
     partition: int = 0
     shown: Mapping[str, Any] | None = None
+    purpose: Purpose = "decision"
 
 
 @value

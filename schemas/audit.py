@@ -46,6 +46,7 @@ class Tokens(Wire):
     reasoning: int = 0
 
 
+Purpose = Literal["decision", "canary"]
 CallStatus = Literal["ok", "partial", "timeout", "unavailable", "limited", "rejected", "protocol", "refused", "cancelled"]
 
 
@@ -56,7 +57,9 @@ class Call(Wire):
     hex of the value of the call before it (null for the first), `unpublished` how many earlier ones the worker could not publish
     as far as it knew. `partitions` counts the records by source partition. `cost_micro` are millionths of `currency`
     by `price_table`, null where the price is not known: of the tokens reported, or of all that was reserved where the endpoint
-    may bill a request that was cut off. So a call that is gone leaves a gap, whether or not a decision names it.
+    may bill a request that was cut off. So a call that is gone leaves a gap, whether or not a decision names it. `purpose`
+    "canary" asked about one record once more, alone, to compare: no decision is made by it. `hedge_of` is the call whose request
+    this one repeats since it was slow; the one of the two that came too late is "cancelled", and costs all that was reserved.
     """
 
     schema_: str = Field(default=CALL_SCHEMA, alias="schema")
@@ -93,3 +96,4 @@ class Call(Wire):
     seq: int | None = None
     prev: str | None = None
     unpublished: int = 0
+    purpose: Purpose = "decision"

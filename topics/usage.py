@@ -30,7 +30,8 @@ class Spent:
     """Sums of one row: requests, records asked about in them, tokens as reported, cost in millionths of the currency.
 
     `unpriced` are the calls without a price. Tokens of a request that was cut off were not reported; its cost counts what was
-    reserved for it.
+    reserved for it. `canaries` are the calls made only to compare, `hedges` those that repeated one that was slow: both are among
+    the calls, their records are not among the records.
     """
 
     calls: int = 0
@@ -41,6 +42,8 @@ class Spent:
     tokens_reasoning: int = 0
     cost_micro: int = 0
     unpriced: int = 0
+    canaries: int = 0
+    hedges: int = 0
 
 
 @dataclass(slots=True)
@@ -56,7 +59,10 @@ class Usage:
         key = Key(day, call.agent, call.tenant, call.model_requested, call.currency)
         spent = self.rows.setdefault(key, Spent())
         spent.calls += 1
-        spent.records += len(call.records)
+        canary, hedge = call.purpose == "canary", call.hedge_of is not None
+        spent.canaries += canary
+        spent.hedges += hedge
+        spent.records += 0 if canary or hedge else len(call.records)
         spent.tokens_input += call.tokens.input
         spent.tokens_cached_input += call.tokens.cached_input
         spent.tokens_output += call.tokens.output

@@ -177,6 +177,8 @@ def _judged(told: Mapping[str, Any]) -> Iterator[str]:
 
 def _call(call: Mapping[str, Any], decisive: str | None) -> Iterator[str]:
     mark = ", the answer came from it" if call.get("call_id") == decisive else ""
+    if call.get("purpose") == "canary":
+        mark = ", to compare: alone, beside the batch; nothing is decided by it"
     model = call.get("model_returned") or call.get("model_requested")
     tokens = call.get("tokens") or {}
     yield f"call {call.get('call_id')}: {call.get('status')}, attempt {call.get('attempt')}, {model}{mark}"

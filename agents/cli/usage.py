@@ -20,7 +20,8 @@ from topics.connection import probe
 from topics.usage import Key, Spent, Usage, read_usage
 
 DAYS = 7
-HEADS = ("day", "agent", "tenant", "model", "calls", "records", "tokens in", "cached", "tokens out", "cost", "unpriced")
+HEADS = ("day", "agent", "tenant", "model", "calls", "records", "tokens in", "cached", "tokens out", "cost", "unpriced",
+         "canary", "hedged")  # fmt: skip
 
 
 def usage(
@@ -33,7 +34,8 @@ def usage(
 
     Every request counts when it ended, whatever became of its records: repeated ones, those that timed out, and those of a
     worker that was killed afterwards. Cost is by the price list that each call names; a call whose price was not known is counted
-    in "unpriced" and costs nothing here. Topics keep calls for a week unless told otherwise.
+    in "unpriced" and costs nothing here. "canary" and "hedged" are calls made to compare and to be quicker, whose records are not
+    counted again. Topics keep calls for a week unless told otherwise.
     """
     settings = Settings() if kafka is None else Settings(kafka=kafka)
     chosen = chosen_agents(found_agents(settings), agents)
@@ -75,7 +77,7 @@ def _lines(found: Usage) -> Iterator[str]:
     rows = [HEADS, *(_cells(key, spent) for key, spent in sorted(found.rows.items(), key=_order))]
     total = ", ".join(f"{cost / 1e6:.6f} {currency}" for currency, cost in found.costs().items()) or "-"
     calls = sum(spent.calls for spent in found.rows.values())
-    rows.append(("all", "", "", "", f"{calls:,}", "", "", "", "", total, ""))
+    rows.append(("all", "", "", "", f"{calls:,}", "", "", "", "", total, "", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (f"{cell:<{w}}" if place < 4 else f"{cell:>{w}}" for place, (cell, w) in enumerate(zip(row, widths, strict=True)))
@@ -89,4 +91,5 @@ def _order(row: tuple[Key, Spent]) -> tuple[str, ...]:
 def _cells(key: Key, spent: Spent) -> tuple[str, ...]:
     cost = "-" if key.currency is None else f"{spent.cost_micro / 1e6:.6f} {key.currency}"
     counts = spent.calls, spent.records, spent.tokens_input, spent.tokens_cached_input, spent.tokens_output
-    return (key.day, key.agent, key.tenant or "-", key.model, *(f"{n:,}" for n in counts), cost, f"{spent.unpriced:,}")
+    told = spent.unpriced, spent.canaries, spent.hedges
+    return (key.day, key.agent, key.tenant or "-", key.model, *(f"{n:,}" for n in counts), cost, *(f"{n:,}" for n in told))

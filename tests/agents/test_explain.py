@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
@@ -21,6 +21,8 @@ from agents.engine.discover import find, select
 from agents.engine.process import Worker
 from agents.engine.topology import registry_for
 from agents.settings import ModelPrice, Settings
+from models.canary import Canary
+from models.flips import FlipMeter
 from models.sandbox import Sandbox, SandboxConfig
 from tests.support.kafka import create_topic, produce, read_all
 from topics import names
@@ -273,6 +275,66 @@ def test_the_chain_verifies_and_names_what_was_put_in(
     assert "no receipt has the hash abababab" in said
     file.write_text("{}", encoding="utf-8")
     assert run(group(), [*verify, "--since", str(file)]) == 2
+
+
+async def compare(site: Site, folder: Path, ids: Sequence[int]) -> None:
+    """A worker whose model is asked about each of these loans in one batch and once more alone."""
+    agents = select(find().agents, ["credit-risk"])
+    async with Sandbox(SandboxConfig()) as model:
+        settings = Settings(
+            kafka=site.bootstrap, data_dir=str(folder), session_timeout=6, model_base_url=model.base_url,
+            agents={"credit-risk": {"batch_within": "5s", "batch_size": len(ids)}},
+        )  # fmt: skip
+        for spec in registry_for(agents, settings):
+            await create_topic(site.bootstrap, spec.topic, spec.partitions)
+        await produce(site.bootstrap, "customers", [(b'{"id":7}', change(CUSTOMER))])
+        loans = [(b'{"id":%d}' % id, change({**LOAN, "id": id})) for id in ids]
+        await produce(site.bootstrap, "loan-applications", loans, partition=1)
+        worker = Worker(agents, settings, say=lambda line: None)
+        made = worker._inference.scorer
+        canaries: list[Canary] = []
+
+        def around(*given: Any, **named: Any) -> Canary:
+            canaries.append(Canary(made(*given, **named), FlipMeter(16), share=1.0))
+            return canaries[-1]
+
+        worker._inference.scorer = around  # type: ignore[method-assign]  # as the worker composes it, and a canary around
+        task = asyncio.create_task(worker.run())
+        try:
+            async with asyncio.timeout(90):
+                while not canaries or canaries[0].meter.stats.compared < len(ids):
+                    assert not task.done(), task.result()
+                    await asyncio.sleep(0.1)
+        finally:
+            worker.stop()
+        assert await asyncio.wait_for(task, 60) == 0
+    site.ids["credit-risk"] = [
+        orjson.loads(record.value)["id"] for record in await read_all(site.bootstrap, agents[0].writes.topic)
+    ]
+
+
+@pytest.mark.usefixtures("_mark_session")
+def test_comparisons_are_told_apart_from_the_calls_that_decide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each decision names the call of its batch, the comparison is told beside it, and usage and the chain count it as one."""
+    with EmbeddedBroker() as broker:
+        site = Site(broker.bootstrap)
+        asyncio.run(compare(site, tmp_path, [41, 42, 43]))
+        assert len(site.ids["credit-risk"]) == 3
+        for id in site.ids["credit-risk"]:
+            told = explained(site, capsys, id)
+            decisive, other = sorted(told["calls"], key=lambda call: -len(call["records"]))
+            assert told["outcome"]["call_id"] == told["judgement"]["call_id"] == decisive["call_id"]
+            assert (decisive["purpose"], len(decisive["records"])) == ("decision", 3)
+            assert (other["purpose"], other["records"]) == ("canary", [id])
+            assert run(group(), ["explain", id, "--kafka", site.bootstrap]) == 0
+            said = capsys.readouterr().out
+            assert said.count("the answer came from it") == said.count("to compare: alone, beside the batch") == 1
+        assert run(group(), ["usage", "--kafka", site.bootstrap, "credit-risk", "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+        assert (row["calls"], row["records"], row["canaries"], row["hedges"]) == (4, 3, 3, 0)
+        assert run(group(), ["verify", "credit-risk", "--kafka", site.bootstrap, "--json", "--strict"]) == 0
+        (agent,) = json.loads(capsys.readouterr().out.splitlines()[-1])["agents"]
+        assert agent["calls"] == 4
 
 
 # ---- Apache Kafka as well ----------------------------------------------------------------------------------------------

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.canary import Canary
+from models.canary import SELDOM, Canary
 from models.contract import Answer, Question
 from models.flips import LEAST_EVIDENCE, FlipMeter, same
-from tests.support.scoring import Judged, questions, soon
+from models.sandbox import Sandbox
+from schemas.audit import Call
+from tests.support.scoring import Judged, chat, questions, soon
 
 
 class Degrading:
@@ -46,8 +49,13 @@ async def ask(canary: Canary, calls: int, size: int, seed: int = 1) -> None:
         asked = [Question(f"{call}-{drawn.random()}", q.features) for q in questions(size)]
         answers = await canary.score(asked, soon(30))
         assert len(answers) == size
-        while canary._asking:  # noqa: ASYNC110  # tasks of another part, looked at from outside
-            await asyncio.sleep(0)
+        await settled(canary)
+
+
+async def settled(canary: Canary) -> None:
+    """Wait for its comparisons."""
+    while canary._asking:  # noqa: ASYNC110  # tasks of another part, looked at from outside
+        await asyncio.sleep(0.001)
 
 
 async def test_batches_shrink_to_what_the_model_can_judge_together() -> None:
@@ -94,6 +102,154 @@ async def test_the_answer_of_the_batch_is_not_kept_waiting_and_closing_ends_comp
         await canary.close()
     assert model.closed == 1
     assert not canary._asking
+
+
+class Crowded(Degrading):
+    """A model that has room or not, as the test says, and notes for each question why it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(good=1000)
+        self.there = True
+        self.canaries = 0
+        self.seconds: list[float] = []
+
+    async def score(self, asked: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+        """See models.contract.Scorer."""
+        self.canaries += sum(question.purpose == "canary" for question in asked)
+        self.seconds.append(deadline - asyncio.get_running_loop().time())
+        return await super().score(asked, deadline)
+
+    def room(self) -> bool:
+        """See models.contract.Paced."""
+        return self.there
+
+    def on_room(self, tell: Any) -> None:
+        """See models.contract.Paced."""
+
+
+async def test_comparisons_take_no_room_from_decisions() -> None:
+    """While there is none, and for a while after somebody was told so, one call in a hundred is compared; then they go on."""
+    model = Crowded()
+    canary = Canary(model, FlipMeter(16), share=1.0)
+    await ask(canary, 1, 4)
+    assert model.canaries == 4
+    model.there, model.canaries = False, 0
+    await ask(canary, SELDOM - 2, 4, seed=2)
+    assert model.canaries == 0
+    await ask(canary, 10, 4, seed=3)
+    assert model.canaries == 1
+    model.there, model.canaries = True, 0
+    await ask(canary, 20, 4, seed=4)
+    assert model.canaries == 0  # it was told a moment ago that there was none
+    canary._short_until = 0.0
+    await ask(canary, 1, 4, seed=5)
+    await canary.close()
+    assert model.canaries == 4
+
+
+async def test_what_is_kept_for_decisions_is_not_spent_on_comparisons() -> None:
+    """A budget that runs low says so for each record's partition."""
+    model = Crowded()
+    canary = Canary(model, FlipMeter(16), share=1.0, spare=lambda question: question.decision_id != "d1")
+    await canary.score(questions(3), soon(30))
+    await settled(canary)
+    await canary.close()
+    assert model.canaries == 2
+
+
+async def test_a_comparison_has_as_much_time_as_its_batch_had() -> None:
+    """What the batch took of it is not missing, or slow models would never be compared."""
+
+    class Slow(Crowded):
+        async def score(self, asked: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            answers = await super().score(asked, deadline)
+            await asyncio.sleep(0.2 if len(asked) > 1 else 0)
+            return answers
+
+    model = Slow()
+    canary = Canary(model, FlipMeter(16), share=1.0)
+    await canary.score(questions(2), soon(20))
+    await settled(canary)
+    await canary.close()
+    assert len(model.seconds) == 3
+    assert min(model.seconds) > 19.9
+
+
+async def test_only_what_was_asked_together_of_the_same_model_is_compared() -> None:
+    """Not an answer from a cache, nor one asked alone after all, nor another model's: none of them tells what a batch did."""
+
+    class Mixed(Crowded):
+        async def score(self, asked: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            answers = await super().score(asked, deadline)
+            alone = len(asked) == 1
+            kinds = [
+                {"call_id": "a"}, {"call_id": "a"}, {"call_id": "b"}, {"call_id": "c", "cache": "hit"},
+                {"call_id": "c", "model_requested": "other"}, {"call_id": "c", "model_requested": "other"},
+            ]  # fmt: skip
+            return [
+                replace(answer, call_id="z") if alone else replace(answer, **kind)  # type: ignore[arg-type]  # fields by name
+                for answer, kind in zip(answers, kinds, strict=False)
+            ]
+
+    model = Mixed()
+    canary = Canary(model, FlipMeter(3), share=1.0)
+    canary.meter.size = 6
+    await canary.score(questions(6), soon(30))
+    await settled(canary)
+    await canary.close()
+    assert model.canaries == 4
+    assert canary.meter.stats.compared == 2
+
+
+async def test_batches_that_have_to_shrink_are_cut_evenly() -> None:
+    """Sixteen by nine are eight and eight: no call is larger than it needs to be."""
+    model = Degrading(good=1000)
+    canary = Canary(model, FlipMeter(9), share=0.0)
+    answers = await canary.score(questions(16), soon(30))
+    assert (len(answers), model.sizes) == (16, [8, 8])
+    assert list(await canary.score([], soon(30))) == []
+
+
+async def test_a_defect_that_a_comparison_meets_is_not_lost() -> None:
+    """It is raised to whoever asks next, as any scorer's defect is; after closing nothing is compared."""
+
+    class Broken(Degrading):
+        async def score(self, asked: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+            if len(asked) == 1:
+                raise ZeroDivisionError
+            return await super().score(asked, deadline)
+
+    canary = Canary(Broken(good=9), FlipMeter(16), share=1.0)
+    await canary.score(questions(2), soon(30))
+    await settled(canary)
+    with pytest.raises(ZeroDivisionError):
+        await canary.score(questions(2), soon(30))
+    await canary.close()
+    model = Crowded()
+    canary = Canary(model, FlipMeter(16), share=1.0)
+    await canary.close()
+    await canary.score(questions(2), soon(30))
+    await settled(canary)
+    assert model.canaries == 0
+
+
+async def test_the_audit_tells_comparisons_from_calls_that_decide() -> None:
+    """Over HTTP: the batch's Call has its shuffle's seed; each comparison is a Call of one record, marked, of the same id."""
+    calls: list[Call] = []
+    async with Sandbox() as server:
+        canary = Canary(chat(server.base_url, calls), FlipMeter(16), share=1.0)
+        answers = await canary.score(questions(4), soon(30))
+        await settled(canary)
+        await canary.close()
+        assert server.meter.requests == 5
+    batch, *alone = calls
+    assert {answer.call_id for answer in answers} == {batch.call_id}
+    assert (batch.purpose, len(batch.records)) == ("decision", 4)
+    assert batch.shuffle_seed is not None
+    assert [(call.purpose, call.shuffle_seed) for call in alone] == [("canary", None)] * 4
+    assert sorted(record for call in alone for record in call.records) == sorted(batch.records)
+    assert canary.meter.stats.compared == 4
+    assert canary.meter.stats.flipped == 0
 
 
 @given(flips=st.lists(st.booleans(), max_size=400), most=st.integers(1, 64), limit=st.floats(0.0, 1.0))
