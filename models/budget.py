@@ -8,7 +8,7 @@ was spent. Amounts are whole millionths of a currency; a day is a text such as "
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 def split(amount: int, counts: Mapping[int, int]) -> dict[int, int]:
@@ -35,11 +35,10 @@ class Hold:
 
 @dataclass(slots=True)
 class _Part:
-    """One owned partition: what it may spend a day, what it has spent by day, what its requests under way hold."""
+    """One owned partition: what it may spend a day, and what it has spent by day."""
 
     allowance: int
     spent: dict[str, int]
-    held: dict[str, int] = field(default_factory=dict)
 
 
 class Budget:
@@ -49,6 +48,8 @@ class Budget:
         self.limit = limit
         self.refused = 0
         self._parts: dict[int, _Part] = {}
+        # Apart from the parts: a request goes on holding what it reserved when its partition is lost and taken again.
+        self._held: dict[tuple[int, str], int] = {}
 
     def take(self, partition: int, of: int, spent: Mapping[str, int]) -> None:
         """A partition of `of` is ours now, with what was `spent` on it by day, as far as is known."""
@@ -61,7 +62,7 @@ class Budget:
     def left(self, partition: int, day: str) -> int:
         """What a request for that partition may cost now; 0 for one that is not ours."""
         part = self._parts.get(partition)
-        return max(0, part.allowance - part.spent.get(day, 0) - part.held.get(day, 0)) if part else 0
+        return max(0, part.allowance - part.spent.get(day, 0) - self._held.get((partition, day), 0)) if part else 0
 
     def allowance(self, partition: int) -> int:
         """What the partition may cost a day; 0 for one that is not ours."""
@@ -78,18 +79,18 @@ class Budget:
             self.refused += 1
             return None
         for partition, share in shares.items():
-            held = self._parts[partition].held
-            held[day] = held.get(day, 0) + share
+            self._held[partition, day] = self._held.get((partition, day), 0) + share
         return Hold(day, counts, shares)
 
     def settle(self, hold: Hold, amount: int) -> None:
         """The request has ended and cost `amount`: it is spent on the day on which it was reserved."""
         spent = split(amount, hold.counts)
         for partition, share in hold.shares.items():
+            left = self._held.pop((partition, hold.day), 0) - share
+            if left:
+                self._held[partition, hold.day] = left
             part = self._parts.get(partition)
             if part is not None:
-                # One that was lost and taken again since holds nothing of this request.
-                part.held[hold.day] = max(0, part.held.get(hold.day, 0) - share)
                 part.spent[hold.day] = part.spent.get(hold.day, 0) + spent[partition]
 
     def spent(self, partition: int, since: str = "") -> dict[str, int]:
@@ -105,4 +106,3 @@ class Budget:
         """Drop the days before that one."""
         for part in self._parts.values():
             part.spent = {day: cost for day, cost in part.spent.items() if day >= before}
-            part.held = {day: cost for day, cost in part.held.items() if day >= before}

@@ -9,7 +9,6 @@ from models.budget import Budget, Hold
 from models.charge import charged
 from models.gate import Asking, Ended, Leave, Refused
 from models.prices import MICRO, Price
-from schemas.audit import Tokens
 
 
 class BudgetGate:
@@ -26,7 +25,7 @@ class BudgetGate:
         if budget is None:
             return _nothing
         day = self._day()
-        amount = self._price.cost(Tokens(input=asking.input_tokens, output=asking.output_tokens))
+        amount = self._price.cost(asking.most)
         hold = budget.reserve(asking.partitions, amount, day)
         if hold is None:
             least = min(asking.partitions, key=lambda partition: budget.left(partition, day))

@@ -17,4 +17,4 @@ def charged(ended: Ended, asking: Asking) -> Tokens:
         return ended.tokens
     if ended.kind in _FREE or (ended.kind == "unavailable" and not ended.cut_off):
         return Tokens()
-    return Tokens(input=asking.input_tokens, output=asking.output_tokens)
+    return asking.most

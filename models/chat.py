@@ -193,7 +193,7 @@ class ChatScorer(Generic[A]):
         line, loop = self._line, asyncio.get_running_loop()
         asking = Asking(
             self._agent, line.tokens.tokens(len(request.body)), request.reserved,
-            Counter(question.partition for question in batch.questions), again,
+            Counter(question.partition for question in batch.questions), again, line.tokens.most(len(request.body)),
         )  # fmt: skip
         passage = Passage(line.gates, asking, deadline)
         try:

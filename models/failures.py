@@ -50,6 +50,7 @@ TRANSPORT: tuple[type[Exception], ...] = (
 """What a request may raise. The SDK lets some aiohttp and decoding errors through as they are."""
 
 _UNAVAILABLE = (408, 409)
+_GAVE_UP = (504, 524)
 _ADVICE = {
     401: "the endpoint does not accept the API key: set HEADRACE_MODEL_API_KEY",
     403: "the API key may not use this model: ask its owner for access, or set HEADRACE_MODEL_NAME to one it may use",
@@ -87,10 +88,13 @@ def place(error: Exception) -> ModelError:
 
 
 def cut_off(error: BaseException) -> bool:
-    """Whether a request was lost on its way: it may have been worked on, and billed, though nothing came back of it."""
+    """Whether a request was lost on its way: it may have been worked on, and billed, though nothing came back of it.
+
+    A gateway that gave up waiting (504, 524) has passed the request on.
+    """
     cause = error.__cause__
     if cause is None or isinstance(cause, openai.APIStatusError):
-        return False
+        return cause is not None and cause.status_code in _GAVE_UP
     while cause is not None:
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return False

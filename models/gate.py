@@ -24,8 +24,9 @@ did not leave, since a later gate or the deadline forbade it."""
 class Asking:
     """One request that is about to leave.
 
-    `input_tokens` is an estimate, `output_tokens` the limit that the request sets. `partitions` counts its records by source
-    partition. `again` says that the same request came back from a 429: it was first in line before, and is so still.
+    `input_tokens` is an estimate, `most_input` a bound of them (0: the estimate is one), `output_tokens` the limit that the
+    request sets. `partitions` counts its records by source partition. `again` says that the same request came back from a 429: it
+    was first in line before, and is so still.
     """
 
     agent: str
@@ -33,11 +34,17 @@ class Asking:
     output_tokens: int
     partitions: Mapping[int, int]
     again: bool = False
+    most_input: int = 0
 
     @property
     def tokens(self) -> int:
-        """What is reserved: input and output."""
+        """What is reserved of a rate limit: input and output."""
         return self.input_tokens + self.output_tokens
+
+    @property
+    def most(self) -> Tokens:
+        """What is reserved of a budget: the most that the request may have, none of it cached."""
+        return Tokens(input=max(self.input_tokens, self.most_input), output=self.output_tokens)
 
 
 @dataclass(frozen=True, slots=True)

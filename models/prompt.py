@@ -37,6 +37,7 @@ copied character for character."""
 _ID = "000000"
 _QUOTES, _COMMA = 2, 1
 """Bytes around a record: it stands inside a JSON string, and beside others."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _OURS = ("model", "messages", "response_format", "stream", "n")
 
 
@@ -87,9 +88,15 @@ class PromptBuilder(Generic[A]):
         before, after = self._frame(dialect)
         nonce, ids = _mint(len(questions))
         data = _data(questions, nonce, ids).decode()
-        reserved = self._ask.reserved(len(questions))
+        reserved = self._limit(dialect) or self._ask.reserved(len(questions))
         closing = (after, b"%d}" % reserved) if after.endswith(b":") else (after,)
         return Request(b"".join((before, orjson.dumps(data), *closing)), ids, nonce, reserved)
+
+    def _limit(self, dialect: Dialect) -> int:
+        """The limit of output tokens that `extra` sets in place of ours, or 0."""
+        sampling = self._sampling(dialect)
+        given = [sampling[name] for name in _LIMITS if isinstance(sampling.get(name), int)]
+        return max(given, default=0)
 
     def _frame(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """The bytes before and after the user message; the latter ends in a colon where the token limit follows."""
@@ -111,7 +118,7 @@ class PromptBuilder(Generic[A]):
                 head["response_format"] = {"type": "json_object"}
         sampling = self._sampling(dialect)
         head |= sampling
-        limited = any(field in sampling for field in ("max_tokens", "max_completion_tokens"))
+        limited = any(name in sampling for name in _LIMITS)
         messages = b',"messages":[' + orjson.dumps({"role": "system", "content": system}) + b',{"role":"user","content":'
         after = b"}]}" if limited else b'}],"' + dialect.limit.encode() + b'":'
         return orjson.dumps(head)[:-1] + messages, after

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from models.budget import Budget
 from models.contract import Answer, Question, Scorer
 from models.wrapper import Wrapper
+
+_GRACE = 1.0
+"""Seconds past its deadline that an answer may wait for its call's record; after two it would be thrown away."""
 
 
 class WithinBudget(Wrapper):
@@ -15,12 +20,18 @@ class WithinBudget(Wrapper):
 
     Questions of partitions that have nothing left are answered "budget" at once. A request that was refused since it was
     about several partitions is asked again for each of them alone, once.
+
+    `recorded` returns once every call that has ended is where a successor reads it: no answer is given before that, or more
+    could be spent without a trace than what is under way. Where it takes longer than the deadline, the answers do not wait on.
     """
 
-    def __init__(self, inner: Scorer, budget: Budget, day: Callable[[], str]) -> None:
+    def __init__(
+        self, inner: Scorer, budget: Budget, day: Callable[[], str], recorded: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         super().__init__(inner)
         self._budget = budget
         self._day = day
+        self._recorded = recorded
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within."""
@@ -33,6 +44,10 @@ class WithinBudget(Wrapper):
         if refused and len({question.partition for question in questions}) > 1:
             for indices in refused.values():
                 await self._ask(questions, indices, answers, deadline)
+        if self._recorded is not None and any(answer.call_id is not None for answer in answers):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline + _GRACE):
+                    await self._recorded()
         return answers
 
     async def _ask(

@@ -1,7 +1,8 @@
 """What an agent's partitions have cost today, when a worker takes them: from their last receipts, and from the calls since.
 
-A receipt says what had been settled when it was written; calls that ended after it are on the agent's topic of calls. What was
-under way when a worker was killed is in neither: that much may be spent beyond the limit.
+A receipt says what had been settled when it was written; calls that ended after it are on the agent's topic of calls, and an
+answer is used only once its call is there (models/within_budget.py). What was under way when a worker was killed is in neither:
+that much may be spent beyond the limit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from schemas.audit import Call
 from topics.handover import OwnedPartition, TopicPartition
 from topics.tail import records_since
 from topics.transport.read_back import last_receipt
+
+_CLOCKS_MS = 60_000
+"""A broker may stamp records by a clock of its own: so much earlier is read, and what is too early is left out by the call's."""
 
 
 class Spending:
@@ -37,23 +41,26 @@ class Spending:
         day, number = self._day(), partition.tp.partition
         last = await last_receipt(self._connection, self._receipts, partition.tp)
         told = last.spend.get(self._prefix + day) if last is not None else None
-        since = f"{day}T00:00:00Z" if last is None or told is None else max(last.at, f"{day}T00:00:00Z")
-        spent = told or 0
-        async for record in records_since(self._connection, self._calls, _epoch_ms(since)):
-            spent += self._share(record.value or b"", number, since, day)
+        midnight = f"{day}T00:00:00.000Z"
+        since = midnight if last is None or told is None else max(last.at, midnight)
+        spent, seen = told or 0, set[str]()
+        async for record in records_since(self._connection, self._calls, _epoch_ms(since) - _CLOCKS_MS):
+            call = self._counted(record.value or b"", number, since, day)
+            if call is not None and call.call_id not in seen:  # what is published at least once may be there twice
+                seen.add(call.call_id)
+                spent += split(call.cost_micro or 0, _counts(call))[number]
         self._budget.forget(day)
         self._budget.take(number, partition.topic_partitions, {day: spent})
 
-    def _share(self, value: bytes, number: int, since: str, day: str) -> int:
+    def _counted(self, value: bytes, number: int, since: str, day: str) -> Call | None:
+        """The call, where it is one of this partition that no receipt has counted yet."""
         try:
             call = Call.model_validate_json(value)
         except ValidationError:
-            return 0
+            return None
         done = call.done_at or ""
-        counts = {int(partition): count for partition, count in call.partitions.items()}
-        if call.tenant != self._tenant or not call.cost_micro or number not in counts or done[:10] != day or done < since:
-            return 0
-        return split(call.cost_micro, counts)[number]
+        ours = call.tenant == self._tenant and number in _counts(call)
+        return call if ours and done[:10] == day and done >= since else None
 
     def lose(self, tp: TopicPartition) -> None:
         """The partition is another's."""
@@ -63,6 +70,10 @@ class Spending:
         """What goes into a receipt of the partition: `tenant/day` -> millionths, of today."""
         today = self._day()
         return {self._prefix + day: cost for day, cost in self._budget.spent(tp.partition, today).items()}
+
+
+def _counts(call: Call) -> dict[int, int]:
+    return {int(partition): count for partition, count in call.partitions.items()}
 
 
 def utc_day() -> str:

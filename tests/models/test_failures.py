@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openai import _exceptions as sdk
 
 from models.completion import read_completion
-from models.failures import PLACES, Exhausted, Filtered, Overflow, error_body, place, retry_after
+from models.failures import PLACES, Exhausted, Filtered, Overflow, cut_off, error_body, place, retry_after
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 REQUEST = httpx2.Request("POST", "http://h/v1/chat/completions")
@@ -67,6 +67,15 @@ def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[Mod
 def test_a_code_decides_where_the_status_is_not_enough(status: int, code: str, kind: type[ModelError]) -> None:
     """Quota, context and content filter share their status with other things."""
     assert type(place(status_error(status, {"error": {"code": code, "message": ""}}))) is kind
+
+
+@pytest.mark.parametrize(("status", "worked_on"), [(429, False), (500, False), (502, False), (504, True), (524, True)])
+def test_a_gateway_that_gave_up_waiting_had_passed_the_request_on(status: int, worked_on: bool) -> None:
+    """So it may be billed, though no answer came; what was refused is not."""
+    cause = status_error(status, {})
+    error = place(cause)
+    error.__cause__ = cause
+    assert cut_off(error) is worked_on
 
 
 @pytest.mark.parametrize(

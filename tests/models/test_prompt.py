@@ -125,8 +125,10 @@ def test_each_dialect_says_what_its_endpoint_knows(dialect: Dialect, has: bytes,
 def test_extra_parameters_go_into_the_body_and_may_set_the_limit() -> None:
     """`extra` is sent as it is, and takes precedence over what we would have set."""
     ask = Ask(Judged, "p", extra={"seed": 7, "max_completion_tokens": 9, "temperature": 1})
-    body = orjson.loads(PromptBuilder(ask, "m").build(questions(2), Dialect()).body)
+    request = PromptBuilder(ask, "m").build(questions(2), Dialect())
+    body = orjson.loads(request.body)
     assert (body["seed"], body["max_completion_tokens"], body["temperature"]) == (7, 9, 1)
+    assert request.reserved == 9, "what the request may bring is what it says, whoever set it"
     assert "max_tokens" not in body
 
 

@@ -37,6 +37,8 @@ class SidePublisher:
         self.published: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self._offered: Counter[str] = Counter()
+        self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
 
     async def start(self) -> None:
         """Connect. Raises what aiokafka raises when the broker can not be reached."""
@@ -48,12 +50,36 @@ class SidePublisher:
         """How many records of a topic were not published, as far as is known."""
         return self.dropped[topic] + self.failed[topic]
 
+    async def settled(self, topic: str) -> None:
+        """Wait until all records that were offered so far for a topic have ended as one of the three."""
+        if self._over(topic) >= self._offered[topic]:
+            return
+        ended = asyncio.get_running_loop().create_future()
+        self._waiting.append((topic, self._offered[topic], ended))
+        await ended
+
+    def _over(self, topic: str) -> int:
+        return self.published[topic] + self.unpublished(topic)
+
+    def _tell(self) -> None:
+        """Something has ended: those who waited for it go on."""
+        waiting, self._waiting = self._waiting, []
+        for topic, count, ended in waiting:
+            if ended.done():
+                continue  # whoever waited has given up
+            if self._over(topic) >= count:
+                ended.set_result(None)
+            else:
+                self._waiting.append((topic, count, ended))
+
     def offer(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Publish soon, or drop and count when too much waits. Never blocks, never raises."""
+        self._offered[topic] += 1
         try:
             self._queue.put_nowait((topic, key, value))
         except asyncio.QueueFull:
             self.dropped[topic] += 1
+            self._tell()
 
     async def send(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Publish now and wait for the broker's confirmation. Raises BrokerError."""
@@ -73,6 +99,7 @@ class SidePublisher:
                 raise
             except Exception as error:  # noqa: BLE001 - an audit record that can not be sent must not end the worker
                 self._failure(topic, error)
+                self._tell()
             finally:
                 self._queue.task_done()
 
@@ -83,6 +110,7 @@ class SidePublisher:
             self._failure(topic, error)
         else:
             self.published[topic] += 1
+        self._tell()
 
     def _failure(self, topic: str, error: BaseException) -> None:
         if not self.failed.total():
@@ -99,6 +127,7 @@ class SidePublisher:
         except TimeoutError:
             while not self._queue.empty():
                 self.dropped[self._queue.get_nowait()[0]] += 1
+            self._tell()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         try:
