@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from models.contract import Answer, Ask, Question, Scorer
 from models.sandbox import Sandbox, SandboxConfig
 from schemas.dead_letter import DeadLetter
 from schemas.errors import ConfigError
+from tests.support.front import Front
 from tests.support.kafka import create_topic, produce, read_all
 from tests.support.simple_agent import Scripted, Simple, order, simple_agent
 from topics import names
@@ -317,6 +319,62 @@ async def test_a_signal_drains_and_a_second_one_leaves_at_once(
     verify = [sys.executable, "-m", "agents.cli.main", "verify", "product-quality", "--json"]
     done = await asyncio.to_thread(subprocess.run, verify, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def owned(port: int) -> int:
+    """How many partitions a worker says that it reads; 0 while it says nothing."""
+    with contextlib.suppress(OSError):
+        return len(re.findall(r"^headrace_lag_records\{", scrape(port), re.MULTILINE))
+    return 0
+
+
+async def test_a_budget_holds_for_two_workers_although_one_is_killed_mid_call(
+    kafka: LocalBroker, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """By the model's own meter nothing is spent beyond the stop but what the killed worker had under way; usage tells the rest."""
+    source, decided = await applied(environment)
+    budget, in_flight = 40_000, 2  # in tokens: one costs a millionth
+    tuned = {"product-quality": {"budget": str(budget / 1_000_000), "batch_size": 4, "in_flight": in_flight, "deadline": "30s"}}
+    command, ports, tenant = ("agents.cli.main", "worker", "product-quality"), (free_port(), free_port()), uuid.uuid4().hex
+    async with Sandbox(SandboxConfig(latency="300ms")) as metered, Front(metered.base_url) as front:
+        asks = environment | {
+            "HEADRACE_MODEL_BASE_URL": front.base_url, "HEADRACE_AGENTS": json.dumps(tuned),
+            "HEADRACE_MODEL_PRICE": '{"input": "1", "output": "1"}', "HEADRACE_TENANT": tenant,
+        }  # fmt: skip
+        one, other = (asks | {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_MODEL_API_KEY": f"key-{port}"} for port in ports)
+
+        def under_way() -> bool:
+            return any(served.who == f"key-{ports[0]}" and time.time() - served.began > 0.05 for served in front.under_way)
+
+        with (
+            process(one, tmp_path / "first.log", *command) as first,
+            process(other, tmp_path / "second.log", *command) as second,
+        ):
+            await until(lambda: all(owned(port) == 1 for port in ports), 60)
+            await produce(kafka.bootstrap, source, [reading(f"m{i}", i % 50) for i in range(300)])
+            await until(lambda: front.tokens > budget / 4, 60)
+            await until(under_way, 20)
+            first.kill()
+            killed, at_kill = time.time(), len(front.log)
+            assert await until_read(kafka.bootstrap, decided, 300, 90) == 300
+            second.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(second.wait, 60) == 0
+        spent = metered.meter.input_tokens + metered.meter.output_tokens
+    assert front.tokens == spent
+    assert len(front.log) > at_kill, "the survivor asked on"
+    calls = [orjson.loads(r.value) for r in await read_all(kafka.bootstrap, names.calls("product-quality"))]
+    recorded = {call["request_hash"] for call in calls}
+    lost = [served for served in front.log if served.digest not in recorded]
+    assert 0 < len(lost) <= in_flight
+    assert all(served.who == f"key-{ports[0]}" and served.began < killed for served in lost)
+    assert budget / 2 < spent <= budget + sum(served.tokens for served in lost)
+    written = [orjson.loads(r.value) for r in await read_all(kafka.bootstrap, decided)]
+    assert {body["tier"] for body in written} == {"model", "fallback"}
+    usage = [sys.executable, "-m", "agents.cli.main", "usage", "product-quality", "--json"]
+    done = await asyncio.to_thread(subprocess.run, usage, env=asks, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    here = [row for row in orjson.loads(done.stdout)["rows"] if row["tenant"] == tenant]
+    assert sum(row["cost_micro"] for row in here) == spent - sum(served.tokens for served in lost)
 
 
 async def test_fausts_own_command_starts_one_agent(kafka: LocalBroker, environment: dict[str, str], tmp_path: Path) -> None:

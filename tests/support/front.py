@@ -22,11 +22,13 @@ REFUSAL = "I can not help with this."
 
 @dataclass(slots=True)
 class Served:
-    """One request. `digest` is the SHA-256 of its body in hex, as in a Call; `user` the text of its last message.
+    """One request. `who` is the API key that it came with, `digest` the SHA-256 of its body in hex, as in a Call; `user` the text
+    of its last message.
 
     Times are epoch seconds, `ended` None while it is worked on; tokens are those of the reply's usage.
     """
 
+    who: str
     digest: str
     user: str
     began: float
@@ -97,7 +99,8 @@ class Front:
     async def _chat(self, request: web.Request) -> web.Response:
         assert self._client is not None
         body = await request.read()
-        served = Served(sha256(body).hexdigest(), _user(body), time.time())
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        served = Served(key, sha256(body).hexdigest(), _user(body), time.time())
         self.log.append(served)
         try:
             if any(word in served.user for word in self._poison):
