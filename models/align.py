@@ -85,6 +85,11 @@ def _item(reply: dict[str, Any] | None, times: int, answer: type[A]) -> Item[A]:
     if times > 1:
         # Which of them is meant can not be known, even where they agree: a model that repeats itself has lost count.
         return Item("invalid", raw=reply, why=f"answered {times} times")
+    return checked(reply, answer)
+
+
+def checked(reply: dict[str, Any], answer: type[A]) -> Item[A]:
+    """One raw answer, with the id it carried, as an answered or an invalid item."""
     fields = {name: value for name, value in reply.items() if name != "id"}
     try:
         # Strict and from JSON: "85" is no number and true is no 1, while enums and decimals still come from strings.

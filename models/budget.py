@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schemas.errors import ConfigError
+
 
 def split(amount: int, counts: Mapping[int, int]) -> dict[int, int]:
     """`amount` over partitions by their counts of records; the parts add up to it, each less than 1 from even."""
@@ -42,10 +44,16 @@ class _Part:
 
 
 class Budget:
-    """`limit` is for a day and all partitions together."""
+    """`limit` is for a day and all partitions together. `soft` is the share of a partition's part from which on it is thrifty.
 
-    def __init__(self, limit: int) -> None:
+    Raises ConfigError for what is no share.
+    """
+
+    def __init__(self, limit: int, soft: float | None = None) -> None:
+        if soft is not None and not 0 < soft <= 1:
+            raise ConfigError(f"reading a budget: its soft limit is {soft!r}, it has to be a share above 0 and 1 at most")
         self.limit = limit
+        self.soft = soft
         self.refused = 0
         self._parts: dict[int, _Part] = {}
         # Apart from the parts: a request goes on holding what it reserved when its partition is lost and taken again.
@@ -68,6 +76,16 @@ class Budget:
         """What the partition may cost a day; 0 for one that is not ours."""
         part = self._parts.get(partition)
         return part.allowance if part else 0
+
+    def thrifty(self, partition: int, day: str) -> bool:
+        """Whether the partition has reached its soft limit, what its requests under way hold included; never without one.
+
+        A partition that is not ours has: nothing may be spent on it.
+        """
+        if self.soft is None:
+            return False
+        allowance = self.allowance(partition)
+        return allowance - self.left(partition, day) >= self.soft * allowance
 
     def reserve(self, counts: Mapping[int, int], amount: int, day: str) -> Hold | None:
         """Take `amount` for a request about so many records by partition; None where one of them has not that much left.

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 LEAST_EVIDENCE = 20
 """Comparisons before anything is concluded: one flip in the first three says nothing."""
@@ -109,15 +110,24 @@ def same(one: BaseModel, other: BaseModel) -> bool:
     return True
 
 
+def bounds(model: type[BaseModel]) -> dict[str, tuple[float, float]]:
+    """The bounded numbers of an answer model, with both ends of their ranges."""
+    return {name: ends for name, field in model.model_fields.items() if (ends := _ends(field)) is not None}
+
+
+def _ends(field: FieldInfo) -> tuple[float, float] | None:
+    low = next((m.ge if isinstance(m, Ge) else m.gt for m in field.metadata if isinstance(m, Ge | Gt)), None)
+    high = next((m.le if isinstance(m, Le) else m.lt for m in field.metadata if isinstance(m, Le | Lt)), None)
+    return (float(low), float(high)) if isinstance(low, int | float) and isinstance(high, int | float) else None
+
+
 @cache
 def _compared(model: type[BaseModel]) -> dict[str, float | None]:
     """Field -> the width of its range, or None where it has to be equal; fields of free text are left out."""
     found: dict[str, float | None] = {}
     for name, field in model.model_fields.items():
-        low = next((m.ge if isinstance(m, Ge) else m.gt for m in field.metadata if isinstance(m, Ge | Gt)), None)
-        high = next((m.le if isinstance(m, Le) else m.lt for m in field.metadata if isinstance(m, Le | Lt)), None)
-        if isinstance(low, int | float) and isinstance(high, int | float):
-            found[name] = float(high - low)
+        if (ends := _ends(field)) is not None:
+            found[name] = ends[1] - ends[0]
         elif _discrete(field.annotation):
             found[name] = None
     return found

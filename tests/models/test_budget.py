@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given
@@ -21,6 +22,7 @@ from models.sandbox import Sandbox, SandboxConfig
 from models.slots import Slots
 from models.within_budget import WithinBudget
 from schemas.audit import Call
+from schemas.errors import ConfigError
 from tests.support.scoring import Shown, chat, soon, statuses
 
 DAY, NEXT = "2026-05-01", "2026-05-02"
@@ -119,6 +121,33 @@ def test_days_are_apart_and_old_ones_are_forgotten() -> None:
     assert budget.spent(0, DAY) == {DAY: 70}
     budget.forget(NEXT)
     assert (budget.spent(0), budget.total(DAY), budget.refused) == ({}, 0, 2)
+
+
+def test_the_soft_limit_is_a_share_of_each_partition() -> None:
+    """What requests under way hold counts as spent until they are settled; other days and partitions are not concerned."""
+    budget = Budget(2000, soft=0.8)
+    budget.take(0, 2, {DAY: 700})
+    budget.take(1, 2, {})
+    assert not budget.thrifty(0, DAY)
+    hold = budget.reserve({0: 1}, 100, DAY)
+    assert hold is not None
+    assert [budget.thrifty(0, DAY), budget.thrifty(1, DAY), budget.thrifty(0, NEXT), budget.thrifty(2, DAY)] == [
+        True, False, False, True,
+    ]  # fmt: skip
+    budget.settle(hold, 99)
+    assert not budget.thrifty(0, DAY)
+    held = budget.reserve({0: 1}, 201, DAY)
+    assert held is not None, "the hard limit is where it was"
+
+
+def test_without_a_soft_limit_nobody_is_thrifty_and_one_that_is_no_share_is_named() -> None:
+    """Up to the last millionth."""
+    budget = Budget(100)
+    budget.take(0, 1, {DAY: 100})
+    assert not budget.thrifty(0, DAY)
+    for soft in (0.0, -0.5, 1.01):
+        with pytest.raises(ConfigError, match="soft limit"):
+            Budget(100, soft)
 
 
 def about(*partitions: int) -> list[Question]:
