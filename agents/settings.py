@@ -80,6 +80,12 @@ class AgentSettings(BaseModel):
     in_flight: int | None = Field(default=None, ge=1, strict=True, description="Most calls at once, in place of its file's.")
     batch_size: int | None = Field(default=None, ge=1, strict=True, description="Most records in a call, in place of its file's.")
     batch_within: Duration | None = Field(default=None, description="How long a record waits for company there.")
+    batch_prompt_tokens: int | None = Field(
+        default=None, ge=1, strict=True, description="Most prompt tokens of a call's records, in place of its file's."
+    )
+    batch_output_tokens: int | None = Field(
+        default=None, ge=1, strict=True, description="Most output tokens that a call reserves, in place of its file's."
+    )
     weight: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         default=None,
         description="Its part of the model account's limits. Unset: equal parts for a worker's agents; set it where they run "

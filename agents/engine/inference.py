@@ -1,25 +1,33 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Failover over the models -> Canary -> Watched -> ChatScorer -> gates (breaker, budget, admission) -> endpoint
+    Cascade -> scorecard
+            -> Cached -> WithinBudget -> Failover -> Canary -> Watched -> ChatScorer -> gates -> endpoint
+
+What an agent does not use is not there. Gates are breaker, budget and admission of a model's line (agents/engine/model_lines.py).
 
 Agents of one process share the lines, their connections and what they found out of the endpoints' limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from agents.engine.duration import millis
 from agents.engine.model_lines import Model, Opened, cheap_of, models_of
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
-from agents.settings import Settings
+from agents.settings import AgentSettings, Settings
 from models.budget import Budget
+from models.cache import Cached
+from models.cache_store import Scope, SqliteStore
 from models.canary import Canary
+from models.cascade import Cascade, Tier
 from models.chat import ChatScorer
-from models.contract import Ask, CallSink, Scorer
+from models.contract import Ask, CallSink, Question, Scorer
 from models.failover import Candidate, Failover
 from models.flips import FlipMeter
 from models.instant import NoModel
@@ -30,13 +38,38 @@ from schemas.errors import ConfigError
 Agent = DecisionAgent[Any, Any, Any]
 
 
+Recorded = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """For whom a scorer is made. `recorded` waits until the calls that have ended are where a successor reads them."""
+
+    agent: Agent
+    ask: Ask[Any]
+    given: AgentSettings
+    manifest: str
+    on_call: CallSink
+    recorded: Recorded | None
+
+
 @dataclass(slots=True)
 class Chain:
-    """What one agent asks one list of models through. `candidates` belong to `opened`, in the same order."""
+    """What one agent asks one list of models through. `candidates` and `meters` belong to `opened`, in the same order."""
 
     opened: Sequence[Opened]
-    candidates: Sequence[Candidate]
-    meters: Sequence[FlipMeter]
+    candidates: list[Candidate]
+    meters: list[FlipMeter]
+
+
+@dataclass(slots=True)
+class Way:
+    """All that stands between one agent and its models, for those who count."""
+
+    chains: list[Chain] = field(default_factory=list)
+    cascade: Cascade | None = None
+    cached: list[Cached[Any]] = field(default_factory=list)
+    store: SqliteStore | None = None
 
 
 class Inference:
@@ -53,7 +86,7 @@ class Inference:
         self._watch = watch
         self._weights = weights(agents, settings)
         self.budgets = budgets(agents, settings, self.asked) if budgeted else {}
-        self._chains: dict[str, list[Chain]] = {}
+        self._ways: dict[str, Way] = {}
 
     @property
     def asked(self) -> tuple[Model, ...]:
@@ -64,50 +97,95 @@ class Inference:
         """Whether this agent asks a language model that is configured."""
         return isinstance(agent.scorer, Ask) and bool(self.models)
 
-    def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink) -> Scorer:
+    def described(self, agent: Agent) -> dict[str, Any]:
+        """What the settings say of how the agent's questions are asked, for its manifest."""
+        if not self.asks(agent):
+            return {}
+        given = self._settings.agent(agent.name)
+        told: dict[str, Any] = {"canary": [given.canary, given.canary_limit]}
+        if given.cascade is not None:
+            told["cascade"] = given.cascade.model_dump(mode="json", exclude_none=True)
+            if given.cascade.cheap is not None and self.cheap is not None:
+                told["cheap_model"] = self.cheap.name
+        if given.cache is not None:
+            told["cache"] = given.cache
+        return told
+
+    def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recorded | None = None) -> Scorer:
         """Who answers this agent. Without a model an Ask is answered "unavailable", and the agent says what follows."""
         ask = agent.scorer
         if not isinstance(ask, Ask):
             return ask
         if not self.models:
             return NoModel()
-        self._open()
-        chains = self._chains[agent.name] = []
-
-        def chain(opened: Sequence[Opened], otherwise: str) -> Scorer:
-            return self._chain(agent, ask, opened, otherwise, chains, manifest, on_call)
-
-        return chain(self.opened[: len(self.models)], agent.on_no_answer)
-
-    def _open(self) -> None:
         if not self.opened:
             self.opened = tuple(Opened(model, self.budgets) for model in self.asked)
+        asker = For(agent, ask, self._settings.agent(agent.name), manifest, on_call, recorded)
+        self._ways[agent.name] = way = Way()
+        return self._cascade(asker, way)
 
-    def _chain(
-        self, agent: Agent, ask: Ask[Any], opened: Sequence[Opened], otherwise: str, chains: list[Chain], manifest: str,
-        on_call: CallSink,
-    ) -> Scorer:  # fmt: skip
+    def way(self, agent: str) -> Way:
+        """Through what the agent asks."""
+        return self._ways.get(agent) or Way()
+
+    def _cascade(self, asker: For, way: Way) -> Scorer:
+        """The model, behind those who are asked before it."""
+        agent, given, models = asker.agent, asker.given.cascade, len(self.models)
+        way.store = self._store(asker)
+        strong = self._chain(asker, way, self.opened[:models], agent.on_no_answer)
+        if given is None:
+            return strong
+        where = f"reading HEADRACE_AGENTS for {agent.name}: cascade"
+        scorecard = cheap = None
+        if given.scorecard is not None:
+            if agent.fallback is None:
+                raise ConfigError(f"{where}: the agent has no scorecard; leave `scorecard` out, or declare fallback in its file")
+            scorecard = Tier(agent.fallback, given.scorecard)
+        if given.cheap is not None:
+            if self.cheap is None:
+                raise ConfigError(f"{where}: no cheap model is configured; set HEADRACE_MODEL_CHEAP, or leave `cheap` out")
+            then = f"asking {self.models[0].where}"
+            cheap = Tier(self._chain(asker, way, self.opened[models:], then), given.cheap)
+        budget = self.budgets.get(agent.name)
+
+        def thrifty(question: Question) -> bool:
+            return budget is not None and budget.thrifty(question.partition, utc_day())
+
+        way.cascade = Cascade(
+            asker.ask.answer, strong, field=given.field, scorecard=scorecard, cheap=cheap, share=given.sample, thrifty=thrifty,
+            where=where,
+        )  # fmt: skip
+        return way.cascade
+
+    def _chain(self, asker: For, way: Way, opened: Sequence[Opened], otherwise: str) -> Scorer:
         """Models in the order in which they are preferred, each with its own watch on what batches do to its answers."""
-        given = self._settings.agent(agent.name)
-        candidates: list[Candidate] = []
-        meters: list[FlipMeter] = []
+        agent, given = asker.agent, asker.given
+        chain = Chain(opened, [], [])
+        way.chains.append(chain)
         for place, one in enumerate(opened):
             last = place == len(opened) - 1
             then = otherwise if last else f"asking {opened[place + 1].model.where}"
-            chat = ChatScorer(ask, one.line, agent=agent.name, on_call=on_call, manifest=manifest)
+            chat = ChatScorer(asker.ask, one.line, agent=agent.name, on_call=asker.on_call, manifest=asker.manifest)
             scorer: Scorer = Watched(chat, agent.name, then, self._watch)
             if given.canary > 0 and agent.batch.size > 1:
-                meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
-                scorer = Canary(scorer, meters[-1], share=given.canary)
-            candidates.append(Candidate(scorer, one.model.where, one.breaker.available))
-        chains.append(Chain(opened, candidates, meters))
-        found: Scorer = Failover(candidates) if len(candidates) > 1 else candidates[0].scorer
+                chain.meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
+                scorer = Canary(scorer, chain.meters[-1], share=given.canary)
+            chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available))
+        found: Scorer = Failover(chain.candidates) if len(chain.candidates) > 1 else chain.candidates[0].scorer
         budget = self.budgets.get(agent.name)
-        return found if budget is None else WithinBudget(found, budget, utc_day)
+        if budget is not None:
+            found = WithinBudget(found, budget, utc_day, asker.recorded)
+        if way.store is not None:
+            scope = Scope(self._settings.tenant, agent.name, asker.manifest)
+            found = Cached(found, way.store, asker.ask.answer, scope)
+            way.cached.append(found)
+        return found
 
-    def chains(self, agent: str) -> Sequence[Chain]:
-        """Through what the agent asks."""
-        return self._chains.get(agent, ())
+    def _store(self, asker: For) -> SqliteStore | None:
+        if asker.given.cache is None:
+            return None
+        path = Path(self._settings.data_dir) / "cache" / f"{asker.agent.name}.sqlite"
+        return SqliteStore(path, most_bytes=self._settings.cache_bytes, most_age=millis(asker.given.cache) / 1000)
 
     def owned(self, agent: Agent) -> Callable[[float], None] | None:
         """What an engine tells of its part of all partitions: the agent's part of a common account follows it."""
@@ -125,11 +203,13 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
     """The budget of each agent that has one. Raises ConfigError where it can not be held against a price."""
     found: dict[str, Budget] = {}
     for agent in agents:
-        amount = settings.agent(agent.name).budget
-        if amount is None or not isinstance(agent.scorer, Ask):
-            continue
+        given = settings.agent(agent.name)
         where = f"HEADRACE_AGENTS for {agent.name}: budget"
-        found[agent.name] = Budget(micro(str(amount), where))
+        if given.budget_soft is not None and (given.budget is None or given.cascade is None or given.cascade.cheap is None):
+            raise ConfigError(f"reading {where}_soft: it needs `budget`, and a `cascade` with a `cheap` model to go down to")
+        if given.budget is None or not isinstance(agent.scorer, Ask):
+            continue
+        found[agent.name] = Budget(micro(str(given.budget), where), given.budget_soft)
         for model in models:
             if model.price is None:
                 raise ConfigError(f"reading {where}: the price of {model.where} is not known; set HEADRACE_MODEL_PRICE")

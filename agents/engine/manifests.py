@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -17,13 +17,17 @@ from schemas.manifest import Manifest
 Agent = DecisionAgent[Any, Any, Any]
 
 
-def manifest_of(agent: Agent, *, models: Sequence[str]) -> Manifest:
-    """The manifest as it is now. `models` are the names of those configured, the preferred first; empty where none is asked."""
+def manifest_of(agent: Agent, *, models: Sequence[str], asking: Mapping[str, Any] | None = None) -> Manifest:
+    """The manifest as it is now. `models` are the names of those configured, the preferred first; empty where none is asked.
+
+    `asking` is what else the settings say of how they are asked (agents/engine/inference.py).
+    """
     ask = agent.scorer if isinstance(agent.scorer, Ask) else None
     batch = {name: limit for name, limit in asdict(agent.batch).items() if limit is not None}
     parameters: dict[str, Any] = {"model": models[0] if models else None, "batch": batch, "deadline": agent.deadline}
     if len(models) > 1:
         parameters["fallback_models"] = list(models[1:])
+    parameters |= asking or {}
     if ask is not None:
         parameters |= {"temperature": ask.temperature, "max_tokens": ask.max_tokens, **ask.parameters}
     policy = {

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agents.engine.inference import Inference
+from agents.engine.inference import Inference, Way
 from agents.engine.runtime import Engine
 from agents.engine.spending import utc_day
 from models.prices import MICRO
@@ -64,6 +64,14 @@ DEFINITIONS: tuple[Definition, ...] = (
                MODEL),
     Definition("batch_answers_flipped", "counter", "Those whose answer alone said something else.", MODEL),
     Definition("batch_size", "gauge", "Records in a call at most now; shrinks where answers flip.", MODEL),
+    Definition("cascade_answers", "counter", "Answers of a tier of the cascade: certain; uncertain, so that the next tier is "
+               "asked; unanswered; spared: uncertain, and standing since the budget runs short.", ("tier", "result")),
+    Definition("cascade_sampled", "counter", "Certain answers that the next tier was asked about too, to judge the band: agreed, "
+               "or flipped.", ("tier", "result")),
+    Definition("cache_lookups", "counter", "Questions looked up among answers kept: hit; shared with one asked at the same time; "
+               "miss.", ("model", "result")),
+    Definition("cache_entries", "counter", "Answers stored; evicted for age or size; errors: the file could not be used.",
+               ("result",)),
     Definition("budget", "gauge", "What calls may cost a UTC day, for all partitions; absent without a budget."),
     Definition("budget_spent", "gauge", "What calls have cost today, for the partitions of this worker."),
     Definition("budget_refused", "counter", "Requests that did not leave since the budget was spent."),
@@ -197,7 +205,10 @@ class ModelSource:
             yield "budget", (), budget.limit / MICRO
             yield "budget_spent", (), budget.total(utc_day()) / MICRO
             yield "budget_refused", (), budget.refused
-        for chain in self._inference.chains(self._agent):
+        way = self._inference.way(self._agent)
+        yield from self._tiers(way)
+        yield from self._kept(way)
+        for chain in way.chains:
             for opened, candidate in zip(chain.opened, chain.candidates, strict=True):
                 yield "model_passed_on", (opened.model.endpoint, opened.model.name), candidate.passed_on
             for opened, meter in zip(chain.opened, chain.meters, strict=False):  # none where nothing is compared
@@ -220,6 +231,29 @@ class ModelSource:
             if retries is not None:
                 yield "model_retries", (*where, "retried"), retries.stats.retried
                 yield "model_retries", (*where, "refused"), retries.stats.refused
+
+
+    @staticmethod
+    def _tiers(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        for tier in way.cascade.stats if way.cascade is not None else ():
+            for result in ("certain", "uncertain", "unanswered", "spared"):
+                yield "cascade_answers", (tier.tier, result), getattr(tier, result)
+            yield "cascade_sampled", (tier.tier, "agreed"), tier.sample.agreed
+            yield "cascade_sampled", (tier.tier, "flipped"), tier.sample.flipped
+
+    @staticmethod
+    def _kept(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        if way.store is None:
+            return
+        stored = 0
+        for cached in way.cached:
+            stats = cached.stats
+            stored += stats.stored
+            for result, count in (("hit", stats.hits), ("shared", stats.shared), ("miss", stats.misses)):
+                yield "cache_lookups", (cached.name, result), count
+        results = (("stored", stored), ("evicted", way.store.stats.evicted), ("errors", way.store.stats.errors))
+        for result, count in results:
+            yield "cache_entries", (result,), count
 
 
 class AuditSource:

@@ -294,7 +294,8 @@ class Worker:
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
         agent = placed(tuned(agent, settings), registry)
-        manifest = manifest_of(agent, models=[m.name for m in self._inference.models] if self._inference.asks(agent) else [])
+        models = [model.name for model in self._inference.models] if self._inference.asks(agent) else []
+        manifest = manifest_of(agent, models=models, asking=self._inference.described(agent))
         key = manifest.hash()
         folder = Path(settings.data_dir) / "tables" / agent.name
         tables = {
@@ -349,7 +350,7 @@ class Worker:
         def record(call: Call) -> None:
             self._side.offer(topic, chain.key, chain.seal(call, self._side.unpublished(topic)))
 
-        return self._inference.scorer(agent, manifest=manifest, on_call=record)
+        return self._inference.scorer(agent, manifest=manifest, on_call=record, recorded=lambda: self._side.settled(topic))
 
     def _feed(self, agent: Agent) -> Feed:
         settings = self._settings

@@ -17,7 +17,11 @@ Agent = DecisionAgent[Any, Any, Any]
 def tuned(agent: Agent, settings: Settings) -> Agent:
     """The agent with what HEADRACE_AGENTS says of it; what concerns models is read by agents/engine/inference.py."""
     given = settings.agent(agent.name)
-    batch = replace(agent.batch, size=given.batch_size or agent.batch.size, within=given.batch_within or agent.batch.within)
+    batch = replace(
+        agent.batch, size=given.batch_size or agent.batch.size, within=given.batch_within or agent.batch.within,
+        prompt_tokens=given.batch_prompt_tokens or agent.batch.prompt_tokens,
+        output_tokens=given.batch_output_tokens or agent.batch.output_tokens,
+    )  # fmt: skip
     return replace(agent, batch=batch, in_flight=given.in_flight or agent.in_flight, deadline=given.deadline or agent.deadline)
 
 

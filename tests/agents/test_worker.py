@@ -331,7 +331,7 @@ def owned(port: int) -> int:
 async def test_a_budget_holds_for_two_workers_although_one_is_killed_mid_call(
     kafka: LocalBroker, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """By the model's own meter nothing is spent beyond the stop but what the killed worker had under way; usage tells the rest."""
+    """By the meter nothing is spent beyond the stop but what the killed worker had under way; usage tells the rest."""
     source, decided = await applied(environment)
     budget, in_flight = 40_000, 2  # in tokens: one costs a millionth
     tuned = {"product-quality": {"budget": str(budget / 1_000_000), "batch_size": 4, "in_flight": in_flight, "deadline": "30s"}}

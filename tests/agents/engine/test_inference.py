@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from agents.engine.inference import Inference, weights
+from agents.engine.metrics import ModelSource
 from agents.engine.model_watch import ModelWatch
 from agents.settings import Settings
-from models.contract import Ask
+from models.contract import Answer, Ask, Question
+from models.instant import InstantScorer
 from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
 from tests.support.scoring import questions, soon, statuses
-from tests.support.simple_agent import OrderAnswer, Scripted, simple_agent
+from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, Simple, simple_agent
 
 ASKING = Ask(OrderAnswer, "Judge the orders.")
+
+
+@pytest.fixture
+def rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox says what the scripted scorer would: the amount is the risk."""
+
+    def by_amount(features: Mapping[str, Any]) -> dict[str, Any]:
+        return {"risk": features["amount"], "verdict": "accept"}
+
+    monkeypatch.setitem(RULES, "OrderAnswer", by_amount)
 
 
 async def test_agents_of_a_process_share_one_line_and_have_their_parts_of_it() -> None:
@@ -85,7 +102,7 @@ async def test_whoever_answers_is_named_and_the_alarm_of_a_refused_key_is_told(c
         assert answer.model_requested == "spare"
         assert answer.endpoint == other.base_url
         assert f"main at {refusing.base_url} gave no answer" in answer.why
-    (chain,) = inference.chains("asking")
+    (chain,) = inference.way("asking").chains
     assert [candidate.passed_on for candidate in chain.candidates] == [4, 0]
     assert f"asking spare at {other.base_url}" in caplog.text
     assert "HEADRACE_MODEL_API_KEY" in caplog.text
@@ -96,3 +113,63 @@ def test_models_to_fall_over_to_need_a_first_one() -> None:
     further = {"base_url": "http://127.0.0.1:1/v1", "name": "spare"}
     with pytest.raises(ConfigError, match=r"HEADRACE_MODEL_FALLBACKS.*HEADRACE_MODEL_BASE_URL"):
         Inference(Settings(model_base_url=None, model_fallbacks=(further,)), [], ModelWatch())
+
+
+async def answers_of(inference: Inference, agent: Simple, amounts: Sequence[int]) -> list[Answer[Any]]:
+    """What a new scorer of the agent says of orders of these amounts."""
+    scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+    asked = [Question(f"d{place}", OrderFeatures(who="a", amount=amount)) for place, amount in enumerate(amounts)]
+    try:
+        return list(await scorer.score(asked, soon(30)))
+    finally:
+        await scorer.close()
+
+
+async def test_a_cascade_a_cache_and_their_counts_come_from_the_settings(tmp_path: Path, rules: None) -> None:
+    """The scorecard answers what is clear, the cheap model what it is sure of, the strong one the rest; and none of it twice."""
+    card = InstantScorer(lambda f: OrderAnswer(risk=f.amount, verdict="accept"), name="card", tier="scorecard")
+    agent = simple_agent(ASKING, name="asking", fallback=card)
+    cascade = {"field": "risk", "scorecard": [10, 90], "cheap": [40, 60], "sample": 0}
+    async with Sandbox() as cheap, Sandbox() as strong:
+        settings = Settings(
+            model_base_url=strong.base_url, model_name="strong", model_cheap={"base_url": cheap.base_url, "name": "cheap"},
+            data_dir=str(tmp_path), agents={"asking": {"cache": "1h", "cascade": cascade}},
+        )  # fmt: skip
+        found = []
+        for _ in range(2):
+            inference = Inference(settings, [agent], ModelWatch())
+            found.append(await answers_of(inference, agent, [5, 20, 50, 80, 95]))
+        assert (cheap.meter.records, strong.meter.records) == (3, 1)
+    for answers in found:
+        assert [(answer.tier, answer.model_requested) for answer in answers] == [
+            ("scorecard", None), ("model", "cheap"), ("model", "strong"), ("model", "cheap"), ("scorecard", None),
+        ]  # fmt: skip
+    assert [answer.cache for answer in found[1]] == [None, "hit", "hit", "hit", None]
+    counted = {(name, labels): value for name, labels, value in ModelSource(inference, "asking").samples()}
+    assert counted["cascade_answers", ("scorecard", "uncertain")] == 3
+    assert counted["cascade_answers", ("cheap", "certain")] == 2
+    assert counted["cache_lookups", ("cheap", "hit")] == 3
+    assert counted["cache_lookups", ("strong", "hit")] == 1
+    described = inference.described(agent)
+    assert described["cheap_model"] == "cheap"
+    assert described["cascade"]["cheap"] == [40, 60]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cascade": {"field": "risk", "scorecard": [10, 90]}}, "no scorecard"),
+        ({"cascade": {"field": "risk", "cheap": [10, 90]}}, "set HEADRACE_MODEL_CHEAP"),
+        ({"cascade": {"field": "risk"}}, "nobody to ask before"),
+        ({"budget": "1", "budget_soft": 0.5}, "budget_soft"),
+    ],
+)
+async def test_a_cascade_that_can_not_work_is_refused_by_name(given: dict[str, Any], said: str) -> None:
+    """The message names the agent and what to set."""
+    agent = simple_agent(ASKING, name="asking")
+    settings = Settings(
+        model_base_url="http://127.0.0.1:1/v1", agents={"asking": given}, model_price={"input": "1", "output": "1"}
+    )
+    with pytest.raises(ConfigError, match=said) as raised:
+        Inference(settings, [agent], ModelWatch()).scorer(agent, manifest="m", on_call=lambda call: None)
+    assert "HEADRACE_AGENTS for asking" in str(raised.value)
