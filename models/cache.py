@@ -156,7 +156,8 @@ class Cached(Generic[A]):
 
     async def _put(self, entries: Mapping[bytes, bytes]) -> None:
         try:
-            self.stats.stored += await self._store.put(self._scope, entries)
+            stored = await self._store.put(self._scope, entries)
+            self.stats.stored += stored  # not in one line with the await: others count meanwhile
         finally:
             for key in entries:
                 self._fresh.pop(key, None)

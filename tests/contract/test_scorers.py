@@ -6,11 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from models.cache import Cached
+from models.cache_store import Scope, SqliteStore
+from models.cascade import Cascade, Tier
 from models.contract import Question, Scorer
 from models.instant import InstantScorer, NoModel
 from models.python_model import PythonScorer
@@ -59,10 +64,23 @@ async def from_nowhere(stack: AsyncExitStack) -> Scorer:
     return chat(gone)
 
 
+async def from_cache(stack: AsyncExitStack) -> Scorer:
+    folder = Path(stack.enter_context(TemporaryDirectory()))
+    store = SqliteStore(folder / "cache.sqlite", most_bytes=1_000_000, most_age=3600.0)
+    return Cached(await from_sandbox(stack), store, Judged, Scope("default", "test", "m1"))
+
+
+async def from_cascade(stack: AsyncExitStack) -> Scorer:
+    cheap = Tier(await from_faulty_sandbox(stack), (20, 80))
+    return Cascade(Judged, await from_sandbox(stack), field="risk", scorecard=Tier(card(), (1, 100)), cheap=cheap)
+
+
 MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
     "chat": from_sandbox,
     "chat-faulty": from_faulty_sandbox,
     "chat-nowhere": from_nowhere,
+    "cached": from_cache,
+    "cascade": from_cascade,
     "scorecard": lambda _stack: card(),
     "python": lambda _stack: PythonScorer(lambda many: [judge(one) for one in many], answer=Judged),
     "python-raising": lambda _stack: PythonScorer(raising, answer=Judged),

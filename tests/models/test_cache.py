@@ -266,6 +266,12 @@ async def test_a_fallbacks_answer_is_not_kept() -> None:
     await settled(cache)
     assert cache.stats.stored == 0
 
+    router = Model(by="spare")  # an endpoint that was asked for one model, by a name that stands for several
+    cache = cached(router)
+    await cache.score(about(1), soon(5))
+    await settled(cache)
+    assert cache.stats.stored == 0
+
     class Card(Model):
         def _answer(self, *one: Any) -> Answer[Any]:
             return replace(super()._answer(*one), tier="scorecard")
@@ -293,17 +299,19 @@ async def test_equal_questions_are_asked_once_in_one_batch_and_across_calls() ->
 
 
 async def test_between_the_answer_and_the_disk_nobody_asks_again() -> None:
-    """What is on its way into the store is shared meanwhile."""
+    """What is on its way into the store is shared meanwhile, and counted when it is there."""
     store, model = Memory(), Model()
     store.may_put.clear()
     cache = cached(model, store)
     await cache.score(about(1), soon(5))
+    await cache.score(about(2), soon(5))
     assert [a.cache for a in await cache.score(about(1), soon(5))] == ["shared"]
     store.may_put.set()
     await settled(cache)
     assert [a.cache for a in await cache.score(about(1), soon(5))] == ["hit"]
     assert not cache._fresh
-    assert model.numbers == [1]
+    assert cache.stats.stored == 2
+    assert model.numbers == [1, 2]
 
 
 async def test_when_the_one_who_asks_fails_one_other_asks() -> None:
@@ -377,6 +385,22 @@ async def test_whoever_is_cancelled_takes_nobody_along() -> None:
         model.held.set()
         assert statuses(await third) == ["answered"]
     assert not cache._flights
+
+
+async def test_a_batch_that_is_cancelled_ends_its_own_call() -> None:
+    """Also one that waits for itself; nothing is left running, and the next one asks."""
+    model = Model()
+    model.held = asyncio.Event()
+    cache = cached(model)
+    async with asyncio.timeout(20):
+        batch = asyncio.ensure_future(cache.score(about(1, 1, 2), soon(60)))
+        await asyncio.sleep(0.01)
+        batch.cancel()
+        await asyncio.gather(batch, return_exceptions=True)
+    assert batch.cancelled()
+    assert not cache._flights
+    model.held.set()
+    assert statuses(await cache.score(about(1), soon(5))) == ["answered"]
 
 
 async def test_a_spent_budget_is_one_partitions_and_not_a_questions() -> None:

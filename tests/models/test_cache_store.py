@@ -282,6 +282,20 @@ async def test_a_lock_that_another_holds_costs_an_entry_and_no_reader(tmp_path: 
     assert len(warnings(caplog)) == 1
 
 
+async def test_a_file_that_another_worker_is_making_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Workers start together: that is no fault, and is not logged."""
+    path = tmp_path / "cache.sqlite"
+    async with opened(path) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            kept = asyncio.ensure_future(put(store, 1))
+            await asyncio.sleep(0.15)  # longer than SQLite itself waits
+            db.execute("ROLLBACK")
+        assert await kept == 1
+        assert store.stats.errors == 0
+    assert not warnings(caplog)
+
+
 async def test_a_disk_that_hangs_holds_up_neither_the_loop_nor_lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lookup is given up after a while, and until the file has rested nobody waits again."""
     monkeypatch.setattr("models.cache_store._PATIENCE", 0.05)

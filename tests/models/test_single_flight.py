@@ -64,10 +64,8 @@ class Askers(RuleBasedStateMachine):
         failed = self.leading.pop(key)
         there = [waiter for waiter, at in self.waiting.items() if at == key]
         heirs, successor = self.flights.failed(key, self.now, inherit=inherit)
-        assert set(heirs) <= set(there)
-        if failed not in self.took_over or not inherit:
-            assert not heirs
-        assert all(self.deadline[heir] <= self.deadline[failed] for heir in heirs)
+        second = failed in self.took_over
+        assert heirs == [waiter for waiter in there if inherit and second and self.deadline[waiter] <= self.deadline[failed]]
         for heir in heirs:
             del self.waiting[heir]
         left = [waiter for waiter in there if waiter not in heirs]
@@ -76,7 +74,7 @@ class Askers(RuleBasedStateMachine):
             assert self.deadline[successor] == max(self.deadline[waiter] for waiter in left)
             del self.waiting[successor]
             self.leading[key] = successor
-            if inherit or failed in self.took_over:
+            if inherit or second:
                 self.took_over.add(successor)
 
     @invariant()
