@@ -1,14 +1,15 @@
-"""CPU of the client for each call and each decision, every contender against the same server, in interleaved rounds."""
+"""Part `cost`: CPU of the client for each call and decision, all contenders against the same server, in interleaved rounds."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
+from rich.table import Table
+
+from tests.bench.inference.environment import environment
+from tests.bench.inference.part import Say, at_most, columns
 from tests.bench.inference.server import serving
-from tests.bench.processes import ROOT, contender
+from tests.bench.processes import contender
 from tests.bench.shared import Json, spread
 
 CLIENTS = "tests.bench.inference.clients"
@@ -24,20 +25,9 @@ TITLES = {
 }
 
 
-def environment(name: str) -> Path:
-    """A peer's virtual environment, made from its pinned, hashed requirements the first time."""
-    folder, wanted = ROOT / ".headrace" / f"bench-{name}", Path(__file__).with_name(f"requirements-{name}.txt")
-    python, done = folder / "bin" / "python", folder / ".done"
-    if not done.exists() or done.read_text() != wanted.read_text():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = ["-m", "pip", "--disable-pip-version-check", "-q", "install", "--require-hashes", "-r", str(wanted)]
-        subprocess.run([str(python), *install], check=True)
-        done.write_text(wanted.read_text())
-    return python
-
-
-async def measure(*, calls: int, repeats: int, say: Callable[[str], None]) -> Json:
-    """`repeats` rounds of `calls` calls for each contender and size. CPU in microseconds a call, as spreads."""
+async def measure(*, quick: bool, say: Say) -> Json:
+    """Rounds of calls for each contender and size. CPU in microseconds a call, as spreads."""
+    calls, repeats = (200, 1) if quick else (2500, 3)
     python = environment("instructor")
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
     async with serving() as base_url:
@@ -66,15 +56,28 @@ async def measure(*, calls: int, repeats: int, say: Callable[[str], None]) -> Js
     return {"calls": calls, "repeats": repeats, "cpu_us": {name: spread(each) for name, each in found.items()}, "ratios": ratios}
 
 
-async def memory(*, decisions: int, say: Callable[[str], None]) -> Json:
-    """Growth of resident memory over so many decisions at 16 a call, in MB for each 100,000, after a tenth as warm-up."""
-    found: Json = {"decisions": decisions}
-    async with serving() as base_url:
-        for kind in ("headrace-audit", "parse"):
-            given = {"base_url": base_url, "kind": kind, "size": 16, "calls": decisions // 16, "in_flight": IN_FLIGHT}
-            async with contender(CLIENTS, given) as process:
-                result = await process.result(timeout=600.0)
-            grown = (result["rss_last"] - result["rss_first"]) / 1e6
-            found[kind] = {"first_mb": result["rss_first"] / 1e6, "per_100k_mb": grown / (0.9 * decisions / 100_000)}
-            say(f"memory, {TITLES[kind]}: {found[kind]['per_100k_mb']:.2f} MB for 100,000 decisions")
-    return found
+def tables(found: Json) -> Sequence[Table]:
+    """CPU, and its ratios."""
+    title = f"CPU of the client, us a call: {found['calls']} calls, {found['repeats']} interleaved rounds"
+    costs = columns(title, "contender", "1 a call: min", "median", "max", "16 a call: min", "median", "max")
+    for kind, name in TITLES.items():
+        cells = [found["cpu_us"][f"{kind} {size}"][k] for size in SIZES for k in ("min", "median", "max")]
+        costs.add_row(name, *(f"{cell:.0f}" for cell in cells))
+    ratios = columns("Ratios of CPU, round by round", "ratio", "min", "median", "max")
+    for name, value in found["ratios"].items():
+        ratios.add_row(name, *(f"{value[k]:.3f}" for k in ("min", "median", "max")))
+    return [costs, ratios]
+
+
+def expectations(found: Json) -> Sequence[Json]:
+    """Ratios are medians of rounds."""
+
+    def median(name: str) -> float:
+        return float(found["ratios"][name]["median"])
+
+    alone = "a decision at 16 a call, whole path / create() for each record"
+    return [
+        at_most("CPU of a call, transport / bare post", median("transport / bare post, 1 a call"), 1.3),
+        at_most("CPU of a call, whole path / bare post", median("whole path / bare post, 1 a call"), 2.5),
+        at_most("CPU of a decision at 16 a call / create() for each record", median(alone), 0.06),
+    ]
