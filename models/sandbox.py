@@ -25,6 +25,8 @@ from aiohttp import web
 from models.sandbox_faults import ANSWER_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
 from models.sandbox_fill import fill, inlined
 from models.sandbox_limits import Bucket, latency
+from models.sandbox_position import PositionNoise
+from models.sandbox_prompt_cache import PromptCache
 from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
 
@@ -42,6 +44,8 @@ class SandboxConfig:
     continuously with a second of burst. `schedule` names the faults of the first requests ("" for none), `faults` the
     probability of each for all others (names in models.sandbox_faults). `rejects` are request parameters answered with
     a 400, as by servers that do not know them: json_schema, json_object, max_tokens, max_completion_tokens, temperature.
+    With `position_noise` answers get worse down a batch, with `prompt_cache` the beginning of a prompt that came before counts as
+    cached input.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +58,8 @@ class SandboxConfig:
     schedule: tuple[str, ...] = ()
     rejects: frozenset[str] = frozenset()
     seed: int = 0
+    position_noise: PositionNoise | None = None
+    prompt_cache: bool = False
 
 
 @dataclass(slots=True)
@@ -67,6 +73,7 @@ class Meter:
     in_flight: int = 0
     most_in_flight: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -78,7 +85,7 @@ class Meter:
             "records": self.records,
             "limited": self.limited,
             "most_in_flight": self.most_in_flight,
-            "tokens": {"input": self.input_tokens, "output": self.output_tokens},
+            "tokens": {"input": self.input_tokens, "cached": self.cached_tokens, "output": self.output_tokens},
             "faults": dict(self.faults),
         }
 
@@ -105,6 +112,7 @@ class Sandbox:
         self._latency = latency(self.config.latency, chance)
         self._requests = Bucket(self.config.rpm, time.monotonic, _BURST_SECONDS) if self.config.rpm is not None else None
         self._tokens = Bucket(self.config.tpm, time.monotonic, _BURST_SECONDS) if self.config.tpm is not None else None
+        self._prompts = PromptCache() if self.config.prompt_cache else None
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -183,6 +191,8 @@ class Sandbox:
             text, finish, refusal = _completion_text(asked, fault)
         except Exception as error:  # noqa: BLE001  # a rule is somebody's code: its defect is told to the client, by type only
             return _error(500, f"the rule for {asked.schema_name} failed with {type(error).__name__}", headers=headers)
+        if self.config.position_noise is not None:
+            text = self.config.position_noise.told(text, asked.schema, [record["features"] for record in asked.records or ()])
         output_tokens = _tokens(text.encode())
         if self._tokens is not None:
             self._tokens.take(output_tokens)
@@ -190,8 +200,10 @@ class Sandbox:
         self.meter.records += len(asked.records or ())
         self.meter.input_tokens += input_tokens
         self.meter.output_tokens += output_tokens
-        completion = orjson.dumps(_completion(text, finish, refusal, input_tokens, output_tokens, self.meter.completions))
-        return await self._send(request, completion, fault, headers)
+        completion = _completion(text, finish, refusal, input_tokens, output_tokens, self.meter.completions)
+        if self._prompts is not None:
+            self.meter.cached_tokens += self._prompts.tell(completion, body)
+        return await self._send(request, orjson.dumps(completion), fault, headers)
 
     async def _send(self, request: web.Request, body: bytes, fault: str, headers: dict[str, str]) -> web.StreamResponse:
         """The completion, or what a transport fault makes of it."""

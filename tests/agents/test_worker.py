@@ -109,39 +109,6 @@ async def test_a_stalled_agent_starves_no_other(kafka: LocalBroker, tmp_path: Pa
     assert await read_all(kafka.bootstrap, stalled.writes.topic) == []
 
 
-async def test_a_full_line_stops_asking_and_then_reading(broker: LocalBroker, tmp_path: Path) -> None:
-    """Where the model has no room nothing is asked, what is held stays bounded, and all is decided once there is room."""
-
-    class Full(Scripted):
-        full = True
-        tell: Any = None
-
-        def room(self) -> bool:
-            return not self.full
-
-        def on_room(self, tell: Any) -> None:
-            self.tell = tell
-
-    scorer = Full()
-    agent = unique_agent(scorer, deadline="1s")
-    settings = Settings(kafka=broker.bootstrap, data_dir=str(tmp_path), session_timeout=6, hold_records=64)
-    await with_topics(broker, settings, [agent])
-    await produce(broker.bootstrap, agent.reads.topic, [(r.key, r.value) for r in (order(f"k{i}", i) for i in range(400))])
-    async with running([agent], settings, []) as worker:
-        await until(lambda: worker.running, 40)
-        stats = worker.running[0].app.runtime.stats
-        await until(lambda: len(stats.paused) == 2, 40)  # both partitions of the source
-        assert 64 <= stats.held_records < 400
-        assert scorer.batches == []
-        held = stats.held_records
-        await asyncio.sleep(1.2)
-        assert (stats.held_records, scorer.batches) == (held, [])
-        scorer.full = False
-        scorer.tell()
-        assert len(await decisions(broker, agent, 400)) == 400
-    assert sum(map(len, scorer.batches)) == 400
-
-
 async def test_what_is_published_is_what_the_schemas_say(broker: LocalBroker, tmp_path: Path) -> None:
     """All that is published validates against schemas/v1, dead letters keep what came, and metrics count."""
     agent = unique_agent(Scripted())
@@ -331,7 +298,7 @@ def owned(port: int) -> int:
 async def test_a_budget_holds_for_two_workers_although_one_is_killed_mid_call(
     kafka: LocalBroker, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """By the meter nothing is spent beyond the stop but what the killed worker had under way; usage tells the rest."""
+    """By the model's own meter no more is spent than the stop and what the killed worker had under way; usage tells the rest."""
     source, decided = await applied(environment)
     budget, in_flight = 40_000, 2  # in tokens: one costs a millionth
     tuned = {"product-quality": {"budget": str(budget / 1_000_000), "batch_size": 4, "in_flight": in_flight, "deadline": "30s"}}
