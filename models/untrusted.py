@@ -1,17 +1,45 @@
-"""Cuts the fields marked `Untrusted` in dumped features, wherever in the model they are."""
+"""Cuts the fields marked `Untrusted` in dumped features, wherever in the model they are, and reads their texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
-from schemas.marks import Untrusted
+from models.contract import Question
+from models.marked import walk_of
+from schemas.marks import Identifier, Untrusted
 
 Cut = Callable[[Any], Any]
+
+
+class _Cutter:
+    """Leaves at most the mark's `max` characters of each text."""
+
+    def text(self, value: str, mark: Untrusted) -> str:
+        return value[: mark.max]
+
+    def identifier(self, value: str | int, mark: Identifier) -> str | int:
+        return value
+
+
+class _Reader:
+    """Collects the texts, and leaves them as they are."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def text(self, value: str, mark: Untrusted) -> str:
+        self.texts.append(value[: mark.max])
+        return value
+
+    def identifier(self, value: str | int, mark: Identifier) -> str | int:
+        return value
+
+
+_CUTTER = _Cutter()
 
 
 @cache
@@ -21,81 +49,17 @@ def cutter(model: type[BaseModel]) -> Cut | None:
     A marked field has each string in it cut to the mark's `max` characters, also inside lists, mappings, optional fields
     and nested models.
     """
-    fields = {name: cut for name, field in model.model_fields.items() if (cut := _of(field.annotation, field.metadata))}
-    if not fields:
-        return None
-
-    def apply(value: Any) -> Any:
-        if isinstance(value, dict):
-            for name, cut in fields.items():
-                if name in value:
-                    value[name] = cut(value[name])
-        return value
-
-    return apply
+    walk = walk_of(model)
+    return None if walk is None else lambda value: walk(value, _CUTTER)
 
 
-def _of(annotation: Any, metadata: Sequence[Any]) -> Cut | None:
-    mark = next((found for found in metadata if isinstance(found, Untrusted)), None)
-    if mark is not None:
-        return _limit(mark.max)
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _of(arguments[0], arguments[1:])
-    if origin in (Union, UnionType):
-        return _chain([cut for argument in arguments if (cut := _of(argument, ()))])
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _later(annotation)
-    members = [cut for argument in arguments if (cut := _of(argument, ()))]
-    return _each(_chain(members)) if members else None
-
-
-def _later(model: type[BaseModel]) -> Cut:
-    """Looked up when used, so that a model may contain itself."""
-
-    def apply(value: Any) -> Any:
-        cut = cutter(model)
-        return value if cut is None else cut(value)
-
-    return apply
-
-
-def _chain(cuts: Sequence[Cut]) -> Cut | None:
-    if not cuts:
-        return None
-    if len(cuts) == 1:
-        return cuts[0]
-
-    def apply(value: Any) -> Any:
-        for cut in cuts:
-            value = cut(value)
-        return value
-
-    return apply
-
-
-def _each(cut: Cut | None) -> Cut | None:
-    if cut is None:
-        return None
-
-    def apply(value: Any) -> Any:
-        if isinstance(value, list):
-            return [cut(member) for member in value]
-        if isinstance(value, dict):
-            return {key: cut(member) for key, member in value.items()}
-        return value
-
-    return apply
-
-
-def _limit(most: int) -> Cut:
-    def apply(value: Any) -> Any:
-        if isinstance(value, str):
-            return value[:most]
-        if isinstance(value, list):
-            return [apply(member) for member in value]
-        if isinstance(value, dict):
-            return {key: apply(member) for key, member in value.items()}
-        return value
-
-    return apply
+def untrusted_texts(question: Question) -> list[str]:
+    """Every text of the question in a field marked Untrusted, as the model would see it: masked where it is masked."""
+    walk = walk_of(type(question.features))
+    if walk is None:
+        return []
+    reader = _Reader()
+    # A warning about a value of another type would print it.
+    shown = question.features.model_dump(mode="json", warnings="none") if question.shown is None else question.shown
+    walk(shown, reader)
+    return reader.texts

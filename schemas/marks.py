@@ -37,6 +37,18 @@ class Untrusted:
         return core_schema.no_info_after_validator_function(self.cut, handler(source))
 
 
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """`Annotated[str, Identifier("customer")]`: says who or what a record is about; a language model sees a pseudonym of it.
+
+    For str, int and UUID, also optional and inside lists, mappings and nested models. `kind` (lower case letters, digits and
+    hyphens) stands before the pseudonym: `customer-` and 16 hex digits. Equal values of one kind and tenant have equal
+    pseudonyms; those of different kinds or tenants can not be linked. `decide`, scorecards and Python models see the value.
+    """
+
+    kind: str
+
+
 def marked(model: type[BaseModel], mark: type) -> dict[str, object]:
     """Field name -> the mark of that kind, for each field that carries one."""
     return {

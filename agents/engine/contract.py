@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -16,9 +17,10 @@ from agents.engine.shape import misfits
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
 from models.contract import Ask, Weighing
+from models.marked import kinds_of, unseen
 from models.strict_schema import strict_schema
 from schemas.errors import ConfigError
-from schemas.marks import Protected, Untrusted, marks
+from schemas.marks import Identifier, Protected, Untrusted, marks
 from topics.decode import decoder
 from topics.spec import TopicSpec
 
@@ -166,11 +168,35 @@ def _read(agent: Agent) -> list[TopicSpec[Any]]:
 
 
 def _features(agent: Agent) -> Iterator[str]:
+    yield from _masked(agent.features_model)
     for leaf in leaves(agent.features_model):
-        if leaf.kind is str and not any(isinstance(mark, Untrusted) for mark in leaf.metadata) and not leaf.bound("pattern"):
+        marked = any(isinstance(mark, Untrusted | Identifier) for mark in leaf.metadata)
+        if leaf.kind is str and not marked and not leaf.bound("pattern"):
             yield f"feature {leaf.path!r} is free text: make it Annotated[str, Untrusted(max=...)], or a Literal"
         elif leaf.kind in (Any, object) or (isinstance(leaf.kind, type) and issubclass(leaf.kind, Mapping)):
             yield f"feature {leaf.path!r} is open: list field by field what may be seen"
+
+
+def _masked(model: type[BaseModel]) -> Iterator[str]:
+    """What could not be masked before a language model sees it."""
+    if kinds_of(model):
+        yield from (f"features: {problem}" for problem in unseen(model))
+    identifiers = marks(model, Identifier)
+    for path, mark in identifiers.items():
+        if not _NAME.fullmatch(mark.kind):
+            yield f"feature {path!r} is an Identifier of kind {mark.kind!r}: use lower case letters, digits and single hyphens"
+    kinds: dict[str, list[Any]] = {path: [] for path in identifiers}
+    for leaf in leaves(model):
+        if any(isinstance(mark, Identifier) for mark in leaf.metadata):
+            kinds.setdefault(leaf.path, []).append(leaf.kind)
+    for path, found in kinds.items():
+        wrong = [_called(kind) for kind in found if kind not in (str, int, UUID)] or ([] if found else ["model"])
+        if wrong:
+            yield f"feature {path!r} is an Identifier and a {wrong[0]}: mark a str, int or UUID, also as a member of a list"
+
+
+def _called(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
 
 
 def _answers(agent: Agent) -> Iterator[str]:
@@ -203,7 +229,7 @@ def _open(leaf: Leaf) -> str | None:
         return None if leaf.bound("max_length") else "free text has to have a max_length; better a Literal"
     if kind in (list, tuple, set, frozenset):
         return None if leaf.bound("max_length") else "give the list a max_length"
-    return f"{getattr(kind, '__name__', kind)} is not allowed; use Literal, bool, bounded numbers, and lists and models of them"
+    return f"{_called(kind)} is not allowed; use Literal, bool, bounded numbers, and lists and models of them"
 
 
 def _catalogue(agent: Agent) -> Iterator[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
 from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
@@ -24,7 +24,7 @@ from models.prompt import PromptBuilder
 from models.sandbox_rules import RULES as SANDBOX_RULES
 from schemas.decision import Decision
 from schemas.errors import AgentError
-from schemas.marks import Protected, marks
+from schemas.marks import Identifier, Protected, Untrusted, marks
 from tests.support.answers import valid
 from topics.spec import Clean, Range
 
@@ -204,6 +204,29 @@ class Leaky(BaseModel):
     born: Annotated[int, Protected("age")]
 
 
+class Whole(BaseModel):
+    """A model of its own."""
+
+    number: int
+
+
+class Identified(BaseModel):
+    """Identifiers that can have no pseudonym, and a marked text that is written otherwise than it is."""
+
+    limit: Annotated[float | None, Identifier("customer")]
+    sort: Annotated[Literal["a", "b"], Identifier("customer")]
+    several: Annotated[list[int], Identifier("customer")]
+    whole: Annotated[Whole, Identifier("customer")]
+    named: Annotated[str, Identifier("Their Name")]
+    each: list[Annotated[int, Identifier("customer")]]
+    note: Annotated[str, Untrusted()]
+
+    @field_serializer("note")
+    def write(self, note: str) -> str:
+        """What masking does not know of."""
+        return note.upper()
+
+
 class Open(BaseModel):
     """An answer that is not closed and can not say that it does not know."""
 
@@ -262,6 +285,12 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "urgent async": (replace(MACHINE, windows={"w": Window("10m", "60s", urgent=cast("Any", _later))}),
                      "windows[w].urgent is an async function"),
     "async": (replace(CREDIT, features=_later), "features is an async function"),
+    "identifier a number": (replace(CREDIT, features_model=Identified), "feature 'limit' is an Identifier and a float"),
+    "identifier a choice": (replace(CREDIT, features_model=Identified), "feature 'sort' is an Identifier and a Literal"),
+    "identifier a list": (replace(CREDIT, features_model=Identified), "feature 'several' is an Identifier and a list"),
+    "identifier a model": (replace(CREDIT, features_model=Identified), "feature 'whole' is an Identifier and a model"),
+    "identifier of no kind": (replace(CREDIT, features_model=Identified), "feature 'named' is an Identifier of kind 'Their"),
+    "mask led astray": (replace(CREDIT, features_model=Identified), "features: Identified has a serializer for note"),
     "name": (replace(CREDIT, name="Credit_Risk"), "name 'Credit_Risk'"),
 }  # fmt: skip
 
@@ -270,6 +299,13 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
 def test_a_broken_agent_is_told_what_is_wrong(agent: Agent, problem: str) -> None:
     """Each way to break the contract is named in a sentence."""
     assert any(problem in found for found in check(agent)), check(agent)
+
+
+def test_an_identifier_is_no_free_text_and_may_be_a_member_of_a_list() -> None:
+    """What has a pseudonym needs no other mark, and says nothing of the agent that is wrong."""
+    assert not any("'each'" in found for found in check(replace(CREDIT, features_model=Identified)))
+    (triage,) = [agent for agent in AGENTS if agent.name == "support-triage"]
+    assert marks(triage.features_model, Identifier) == {"conversation": Identifier("conversation")}
 
 
 GOOD = (FIXTURES / "support_triage.py").read_text(encoding="utf-8")

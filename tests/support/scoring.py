@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,8 @@ from models.contract import Ask, Question
 from models.line import Line
 from schemas.audit import Call
 from schemas.marks import Untrusted
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Shown(BaseModel):
@@ -35,6 +37,11 @@ ASK = Ask(Judged, "Judge the risk of each record.")
 def questions(count: int) -> list[Question]:
     """`count` questions whose features differ."""
     return [Question(f"d{number}", Shown(number=number)) for number in range(count)]
+
+
+def wrongly(model: type[M], **values: Any) -> M:
+    """A model that holds what its fields do not allow."""
+    return model.model_construct(**values)
 
 
 def chat(base_url: str, calls: list[Call] | None = None, **options: Any) -> ChatScorer[Judged]:

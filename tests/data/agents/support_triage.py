@@ -13,7 +13,7 @@ from agents.engine.spec import Context, DecisionAgent, Example, Go, Order, Reaso
 from models.contract import Answer, Ask
 from schemas.decision import Review
 from schemas.event import Event
-from schemas.marks import Protected, Untrusted
+from schemas.marks import Identifier, Protected, Untrusted
 from topics.spec import event_topic, out_topic
 
 
@@ -38,6 +38,7 @@ class TriageFeatures(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    conversation: Annotated[str, Identifier("conversation")]
     turns: tuple[Turn, ...]
     waiting_minutes: int
     earlier_turns: int
@@ -103,6 +104,7 @@ def features(context: Context[Event[Message]]) -> TriageFeatures | Verdict:
     since = [s.event_ms for s in view.samples if not staff or s.event_ms > staff[-1]]
     shown = messages[-int(POLICY["turns_shown"]) :]
     return TriageFeatures(
+        conversation=context.value.row.conversation_id,
         turns=tuple(Turn(sender=m.sender, text=m.text) for m in shown),
         waiting_minutes=(context.event_ms - min(since, default=context.event_ms)) // 60_000,
         earlier_turns=len(messages) - len(shown),
