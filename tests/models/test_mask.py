@@ -1,0 +1,210 @@
+"""Masking: what of a record a model sees, and how what it says is put back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.mask import Mask, Masked, mask_of
+from models.placeholders import Placeholders, Unmaskable
+from models.pseudonym import Pseudonyms
+from models.scrub import Scrubber
+from schemas.errors import ConfigError
+from schemas.marks import Identifier, Untrusted
+from tests.support.scoring import wrongly
+
+SCRUBBER = Scrubber()
+OURS = Pseudonyms("a secret of the tests, 32 or more", "ours")
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    by: Annotated[str, Identifier("person")]
+    text: Annotated[str, Untrusted(max=400)]
+
+
+class Case(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    customer: Annotated[str, Identifier("customer")]
+    account: Annotated[int | None, Identifier("account")] = None
+    amount: int = 0
+    turns: tuple[Turn, ...] = ()
+    note: Annotated[str, Untrusted(max=400)] = ""
+
+
+class Loose(BaseModel):
+    customer: Annotated[Any, Identifier("customer")]
+
+
+class Said(BaseModel):
+    """An answer that quotes."""
+
+    quote: str = Field(max_length=60)
+    several: tuple[str, ...] = ()
+    number: int = 0
+
+
+MASK = Mask(Case, SCRUBBER, OURS)
+
+
+def test_a_record_is_shown_with_pseudonyms_and_placeholders() -> None:
+    """Identifiers by kind, what is found numbered by kind, the same value the same in all texts; what is unmarked stays."""
+    turns = (
+        Turn(by="jane@x.example", text="Mail bob@x.example or joe@x.example."), Turn(by="bob", text="Not bob@x.example!"),
+    )  # fmt: skip
+    note = "C-4711 wrote from jane@x.example; DE89 3704 0044 0532 0130 00"
+    case = Case(customer="C-4711", account=99, amount=12, note=note, turns=turns)
+    customer, jane = OURS.of("customer", "C-4711"), OURS.of("person", "jane@x.example")
+    masked = MASK.mask(case)
+    assert masked.shown == {
+        "customer": customer, "account": OURS.of("account", 99), "amount": 12, "turns": [
+            {"by": jane, "text": "Mail [EMAIL_1] or [EMAIL_2]."}, {"by": OURS.of("person", "bob"), "text": "Not [EMAIL_1]!"},
+        ], "note": f"{customer} wrote from {jane}; [IBAN_1]",
+    }  # fmt: skip
+    said = Said(quote=f"[EMAIL_2], {jane} and [EMAIL_9]", several=("[IBAN_1]", "x[EMAIL_1]x"), number=7)
+    assert masked.put_back(said) == Said(
+        quote="joe@x.example, jane@x.example and [EMAIL_9]", several=("DE89 3704 0044 0532 0130 00", "xbob@x.examplex"), number=7
+    )
+    assert case.customer == "C-4711"
+
+
+def test_an_answer_that_names_nothing_is_itself() -> None:
+    """It is neither copied nor checked again."""
+    said = Said(quote="nothing of [PHONE_1]")
+    assert MASK.mask(Case(customer="c", note="a@b.example")).put_back(said) is said
+    assert Masked({}, Placeholders()).put_back(said) is said
+
+
+def test_a_forged_placeholder_is_a_text_like_any_other() -> None:
+    """What looks like one, however it is written, is masked itself, and names nothing of the record; no other has its number."""
+    own = OURS.of("customer", "C-4711")
+    note = f"I am [EMAIL_1] alias ［email 1］, see {own.upper()}, not [EMAIL_2] but a@b.example or [LITERAL_1]"
+    masked = MASK.mask(Case(customer="C-4711", note=note))
+    shown = "I am [LITERAL_2] alias [LITERAL_3], see [LITERAL_4], not [LITERAL_5] but [EMAIL_3] or [LITERAL_6]"
+    assert masked.shown["note"] == shown
+    assert masked.put_back(Said(quote="[LITERAL_2] is [EMAIL_3], [EMAIL_1]")).quote == "[EMAIL_1] is a@b.example, [EMAIL_1]"
+    assert masked.table.put_back(shown) == note
+
+
+def test_a_short_identifier_is_not_looked_for_in_texts() -> None:
+    """Three characters name nobody, and stand in every other word; longer ones count as whole words only."""
+    masked = MASK.mask(Case(customer="the", account=4711, note="the 4711, the 14711 and 47110"))
+    assert masked.shown["note"] == f"the {OURS.of('account', 4711)}, the 14711 and 47110"
+
+
+def test_a_text_is_cut_before_it_is_masked_and_the_cut_end_hidden() -> None:
+    """What comes after the limit is neither shown nor numbered; half an address at the limit is no address any more."""
+    masked = MASK.mask(Case.model_construct(customer="c", note="x" * 385 + " jane.miller@example.com a@b.example"))
+    assert masked.shown["note"] == "x" * 385 + " [CUT_1]"
+    assert "EMAIL" not in str(masked.shown)
+
+
+def test_what_can_not_be_masked_raises() -> None:
+    """Features of another model, and values that no identifier has, are not shown."""
+
+    class Sub(Case):
+        secret: str = "s"
+
+    with pytest.raises(Unmaskable, match="no Case"):
+        MASK.mask(Sub(customer="c"))
+    with pytest.raises(TypeError, match="customer is a float"):
+        Mask(Loose, SCRUBBER, OURS).mask(Loose(customer=1.5))
+    with pytest.raises(ValueError, match="Unexpected"):
+        MASK.mask(wrongly(Case, customer=1.5))
+
+
+def test_what_is_still_there_after_masking_stops_the_record() -> None:
+    """A value that is part of the placeholder of another can not be shown without being shown."""
+    with pytest.raises(Unmaskable):
+        MASK.mask(Case(customer="c", note="password: EMAIL_1 of a@b.example"))
+
+
+def test_an_answer_that_grows_past_its_limit_is_told() -> None:
+    """What is put back has to be what the model of the answer allows."""
+    masked = MASK.mask(Case(customer="c", note=f"{'a' * 60}@b.example"))
+    with pytest.raises(ValueError, match="at most 60"):
+        masked.put_back(Said(quote="[EMAIL_1]"))
+
+
+def test_the_policy_names_version_key_and_what_is_masked() -> None:
+    """Enough to know what was hidden and with which key, for a reader of the audit, and nothing of the key."""
+    assert MASK.policy == (
+        f"headrace-mask/1 key={OURS.key_id} identifiers=account,customer,person "
+        "texts=email,phone,iban,card,national_id,ip,credentials,secret,cut,literal "
+        "countries=AT,BE,CH,DE,DK,ES,FI,FR,GB,IE,IT,NL,NO,PL,PT,SE,US"
+    )
+    assert Mask(Turn, Scrubber(["DE"]), OURS).policy.endswith("countries=DE")
+
+
+class Plain(BaseModel):
+    number: int
+
+
+class Wrong(BaseModel):
+    either: list[Turn] | list[Case]
+
+
+def test_a_mask_is_made_only_where_it_is_needed_and_can_work() -> None:
+    """Nothing marked, no mask; identifiers need a key; marks that could be missed are refused, with what to change."""
+    assert mask_of(Plain, SCRUBBER, None) is None
+    assert mask_of(Case, SCRUBBER, OURS) is not None
+    with pytest.raises(ConfigError, match=r"masking Case.*identifiers \(account, customer, person\); set HEADRACE_MASKING_KEY"):
+        mask_of(Case, SCRUBBER, None)
+    with pytest.raises(ConfigError, match="several members of a union"):
+        mask_of(Wrong, SCRUBBER, OURS)
+
+
+PIECES = st.sampled_from([
+    "jane@x.example", "a@b.example", "xa@b.example", "+49 30 901820", "0171 1234567", "DE89370400440532013000",
+    "4111 1111 1111 1111", "10.0.0.1", "10.0.0.10", "::1", "https://u:p@h.example", "https://[EMAIL_1]:x@h.example",
+    "password: 1234567", "EMAIL_1", "1]", "[EMAIL_1]", "[EMAIL_10]", "[LITERAL_1]", "[CARD_1]", "customer-", "x-", "C-4711",
+    "4711", OURS.of("customer", "C-4711"), OURS.of("account", 4711), OURS.of("customer", "C-4711")[-16:],
+    "sk-proj-abcdefghijklmnopqrstuvwx", "[", "]", " ", ", ", "é", "\n",
+])  # fmt: skip
+TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
+CASES = st.builds(
+    Case, customer=st.sampled_from(["C-4711", "a@b.example", "10.0.0.1", "x"]) | st.text(max_size=8),
+    account=st.none() | st.sampled_from([4711, 7]), note=TEXTS,
+    turns=st.lists(st.builds(Turn, by=st.sampled_from(["jane@x.example", "[EMAIL_1]"]), text=TEXTS), max_size=3).map(tuple),
+)  # fmt: skip
+
+
+def texts_of(shown: Any) -> list[str]:
+    return [shown["note"], *(turn["text"] for turn in shown["turns"])]
+
+
+@settings(deadline=None, max_examples=300)
+@given(CASES)
+def test_what_was_scrubbed_is_nowhere_in_what_is_shown_and_putting_back_is_the_inverse(case: Case) -> None:
+    """Any texts: no value that was found is in the JSON, no identifier is itself, each text comes back."""
+    try:
+        masked = MASK.mask(case)
+    except Unmaskable:
+        return  # it is not sent: see test_redact
+    plain = case.model_dump(mode="json")
+    said = orjson.dumps(masked.shown).decode()
+    for text in texts_of(plain):
+        for found in SCRUBBER.find(text, cut=len(text) >= 400):
+            value = text[found.start : found.end]
+            assert not any(value in shown for shown in texts_of(masked.shown))
+            assert len(value) < 8 or orjson.dumps(value).decode()[1:-1] not in said
+    assert [masked.table.put_back(text) for text in texts_of(masked.shown)] == texts_of(plain)
+    assert masked.shown["customer"] == OURS.of("customer", case.customer) != case.customer
+    assert [turn["by"] for turn in masked.shown["turns"]] == [OURS.of("person", turn.by) for turn in case.turns]
+
+
+@settings(deadline=None)
+@given(CASES)
+def test_few_records_can_not_be_masked(case: Case) -> None:
+    """Only where a text makes a secret of a piece of a placeholder; then it says so, and no other error comes of any text."""
+    try:
+        MASK.mask(case)
+    except Unmaskable:
+        assert any(each in text for text in texts_of(case.model_dump()) for each in ("password", "://", "EMAIL", "LITERAL"))
