@@ -114,10 +114,10 @@ class Endpoint:
         self._client.organization = None
         self._client.project = None
 
-    async def post(self, body: bytes) -> Reply:
+    async def post(self, body: bytes, path: str = _PATH) -> Reply:
         """Send one request and read the whole response. Raises ModelError; has no deadline of its own."""
         try:
-            response = await self._client.post(_PATH, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
+            response = await self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
         except TRANSPORT as error:
             raise place(error) from error
         return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))

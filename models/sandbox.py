@@ -27,6 +27,7 @@ from models.sandbox_fill import fill, inlined
 from models.sandbox_limits import Bucket, latency
 from models.sandbox_position import PositionNoise
 from models.sandbox_prompt_cache import PromptCache
+from models.sandbox_moderation import moderation
 from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
 
@@ -127,6 +128,7 @@ class Sandbox:
         """Listen. Raises ConfigError if the address can not be bound."""
         app = web.Application(client_max_size=_MOST_BODY)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/moderations", moderation(self._denied))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/sandbox/meter", self._read_meter)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)

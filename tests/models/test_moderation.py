@@ -1,0 +1,220 @@
+"""Moderation before a model: what is flagged is not asked, and what nothing is known of is not either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import orjson
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from models.contract import Paced, Question
+from models.endpoint import Endpoint
+from models.mask import mask_of
+from models.moderation import Moderated, read_moderation
+from models.redact import Redact
+from models.sandbox import Sandbox, SandboxConfig
+from models.scrub import Scrubber
+from schemas.errors import ModelProtocolError
+from schemas.marks import Untrusted
+from tests.models.test_failover import Says
+from tests.support.scoring import soon, statuses, wrongly
+
+
+class Note(BaseModel):
+    text: Annotated[str, Untrusted(max=80)]
+
+
+def notes(*texts: str) -> list[Question]:
+    return [Question(f"d{at}", Note(text=text)) for at, text in enumerate(texts)]
+
+
+def endpoint(base_url: str, key: str | None = None) -> Endpoint:
+    return Endpoint(base_url, key, connections=4, clock=lambda: 0)
+
+
+Handler = Callable[[web.Request], Any]
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
+    """A server whose every path is answered by `handler`."""
+    app = web.Application()
+    app.router.add_post("/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+async def test_what_is_flagged_is_refused_and_not_asked() -> None:
+    """The categories are told; the others are asked together, and answers are in the order of the questions."""
+    says = Says("m", "answered")
+    async with Sandbox() as server:
+        moderated = Moderated(says, endpoint(server.base_url))
+        answers = await moderated.score(notes("a", "sandbox-flag:violence", "", "sandbox-flag sandbox-flag:hate"), soon(20))
+        await moderated.close()
+    assert statuses(answers) == ["answered", "refused", "answered", "refused"]
+    assert [answer.why for answer in answers] == ["", "moderation: violence", "", "moderation: hate, sandbox"]
+    assert says.asked == [["d0", "d2"]]
+    assert (moderated.flagged, moderated.unanswered) == (2, 0)
+
+
+async def test_moderation_sees_masked_texts_in_one_request() -> None:
+    """Inside a Redact it is shown placeholders; a record without text is not sent at all; the model is named where one is."""
+    seen: list[Any] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.path, await request.json()))
+        return web.json_response({"results": [{"flagged": False, "categories": {}}] * len(seen[-1][1]["input"])})
+
+    says = Says("m", "answered")
+    mask = mask_of(Note, Scrubber(), None)
+    assert mask is not None
+    async with serving(handler) as base_url:
+        redact = Redact(Moderated(says, endpoint(base_url), model="omni"), mask)
+        answers = await redact.score(notes("I am a@b.example", " ", "b"), soon(20))
+        await redact.close()
+    assert statuses(answers) == ["answered"] * 3
+    assert seen == [("/v1/moderations", {"model": "omni", "input": ["I am [EMAIL_1]", "b"]})]
+
+
+async def test_without_texts_nothing_is_asked_of_moderation() -> None:
+    """It costs nothing where there is nothing to moderate."""
+    says = Says("m", "answered")
+    moderated = Moderated(says, endpoint("http://127.0.0.1:9/v1"))
+    assert statuses(await moderated.score(notes("", " "), soon(5))) == ["answered"] * 2
+    assert await moderated.score([], soon(5)) == []
+    assert says.asked == [["d0", "d1"]]
+    await moderated.close()
+
+
+async def test_moderation_that_hangs_waves_nothing_through_and_leaves_time() -> None:
+    """It has a third of the time; then its records are "unavailable", and those without text are asked all the same."""
+
+    async def handler(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    says = Says("m", "answered")
+    async with serving(handler) as base_url:
+        moderated = Moderated(says, endpoint(base_url))
+        answers = await moderated.score(notes("a", "", "b"), soon(1.5))
+        await moderated.close()
+    assert statuses(answers) == ["unavailable", "answered", "unavailable"]
+    assert answers[0].why == "moderation: it did not answer in its part of the time"
+    assert says.asked == [["d1"]]
+    assert says.until[0] > 0.5
+    assert moderated.unanswered == 2
+
+
+def _results(*results: Any) -> dict[str, Any]:
+    return {"results": list(results)}
+
+
+FINE = {"flagged": False, "categories": {}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], {"results": None}, _results(), _results(FINE), _results(FINE, FINE, FINE), _results(FINE, {}), _results(FINE, None),
+     _results(FINE, {"flagged": 0}), _results(FINE, {"flagged": "false", "categories": {}}),
+     _results(FINE, {"flagged": True, "categories": ["hate"]})],
+)  # fmt: skip
+async def test_a_reply_that_is_not_one_result_for_each_text_lets_nothing_through(body: Any) -> None:
+    """Whatever is missing or of another type, no record is asked of the model."""
+    says = Says("m", "answered")
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(body)
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(says, endpoint(base_url))
+        answers = await moderated.score(notes("a", "b"), soon(20))
+        await moderated.close()
+    assert statuses(answers) == ["unavailable"] * 2
+    assert not says.asked
+
+
+RESULTS = st.recursive(st.none() | st.booleans() | st.text(), st.lists)
+
+
+@given(st.binary() | RESULTS.map(lambda value: orjson.dumps({"results": value})))
+def test_no_body_is_read_as_permission(body: bytes) -> None:
+    """Anything but results is a ModelProtocolError."""
+    with pytest.raises(ModelProtocolError):
+        read_moderation(body, 1)
+
+
+async def test_a_failure_in_passing_is_tried_once_more() -> None:
+    """One lost connection does not cost a batch; a second one does."""
+    tries: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        tries.append(1)
+        if len(tries) != 2:
+            return web.Response(status=503)
+        return web.json_response({"results": [FINE] * len((await request.json())["input"])})
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        assert statuses(await moderated.score(notes("a"), soon(20))) == ["answered"]
+        assert statuses(await moderated.score(notes("a"), soon(20))) == ["unavailable"]
+        await moderated.close()
+    assert len(tries) == 4
+
+
+async def test_what_the_endpoint_refuses_is_told_as_such() -> None:
+    """A wrong key is "rejected", an endpoint that is not there "unavailable"; nothing is asked of the model."""
+    says = Says("m", "answered")
+    async with Sandbox(SandboxConfig(api_key="right")) as server:
+        moderated = Moderated(says, endpoint(server.base_url, "wrong"))
+        (answer,) = await moderated.score(notes("a"), soon(20))
+        await moderated.close()
+    assert answer.status == "rejected"
+    assert answer.why.startswith("moderation: ")
+    gone = Moderated(says, endpoint(server.base_url))
+    assert statuses(await gone.score(notes("a"), soon(20))) == ["unavailable"]
+    await gone.close()
+    assert not says.asked
+
+
+async def test_a_record_whose_text_can_not_be_read_is_invalid() -> None:
+    """It is neither moderated nor asked."""
+    says = Says("m", "answered")
+    moderated = Moderated(says, endpoint("http://127.0.0.1:9/v1"))
+    answers = await moderated.score([Question("d0", wrongly(Note, text=b"\xff")), *notes("")], soon(5))
+    assert statuses(answers) == ["invalid", "answered"]
+    await moderated.close()
+
+
+async def test_the_sandbox_refuses_what_is_no_input() -> None:
+    """A single text is one input; anything else is a 400 that is told, and no defect of the sandbox."""
+    async with Sandbox() as server:
+        asked = endpoint(server.base_url)
+        reply = await asked.post(b'{"input":"say sandbox-flag"}', "/moderations")
+        assert read_moderation(reply.body, 1) == ["sandbox"]
+        moderated = Moderated(Says("m", "answered"), asked)
+        with pytest.raises(Exception, match="does not accept this request"):
+            await asked.post(b'{"input":[1]}', "/moderations")
+        await moderated.close()
+
+
+async def test_room_and_closing_are_those_of_the_scorer_within() -> None:
+    """As of any wrapper."""
+    says = Says("m", "answered", room=False)
+    moderated = Moderated(says, endpoint("http://127.0.0.1:9/v1"))
+    assert isinstance(moderated, Paced)
+    assert (moderated.name, moderated.room()) == ("m", False)
+    moderated.on_room(lambda: None)
+    await moderated.close()
+    assert (len(says.told), says.closed) == (1, 1)
