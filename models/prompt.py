@@ -39,6 +39,9 @@ _QUOTES, _COMMA = 2, 1
 """Bytes around a record: it stands inside a JSON string, and beside others."""
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _OURS = ("model", "messages", "response_format", "stream", "n")
+_TOOLS = (
+    "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "web_search_options", "enable_search", "plugins",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class PromptBuilder(Generic[A]):
         for name in _OURS:
             if name in ask.extra:
                 raise ConfigError(f"building the prompt for {ask.answer.__name__}: extra may not set {name}, that is ours")
+        for name in _TOOLS:
+            if name in ask.extra:
+                raise ConfigError(f"building the prompt for {ask.answer.__name__}: extra may not set {name}, models get no tools")
         self._ask = ask
         self._model = model
         self._schema = strict_schema(ask.answer)

@@ -77,6 +77,14 @@ def test_the_prefix_is_byte_identical_and_the_records_are_data(notes: list[str])
     assert body["max_tokens"] == built.reserved == 160 * len(notes) + 32
 
 
+def test_every_request_has_a_nonce_and_ids_of_its_own() -> None:
+    """What stands around the records can not be known to who wrote them: of many requests, no two share a nonce or an id."""
+    built = [PromptBuilder(ASK, "m").build(questions(3), Dialect()) for _ in range(50)]
+    assert len({request.nonce for request in built}) == 50
+    assert all(len(request.nonce) == 16 and request.nonce not in request.ids for request in built)
+    assert "tools" not in orjson.loads(built[0].body)
+
+
 def test_integers_past_64_bits_are_sent_exactly_as_text() -> None:
     """A number that no JSON writer here can write as a number is sent as its digits, like a decimal."""
     body = PromptBuilder(ASK, "m").build([Question("d", Shown(number=10**30))], Dialect()).body
@@ -137,6 +145,13 @@ def test_extra_may_not_set_what_is_ours(name: str) -> None:
     """What alignment rests on can not be configured away."""
     with pytest.raises(ConfigError, match=name):
         PromptBuilder(Ask(Judged, "p", extra={name: 1}), "m")
+
+
+@pytest.mark.parametrize("name", ["tools", "tool_choice", "functions", "web_search_options"])
+def test_no_request_gives_the_model_tools(name: str) -> None:
+    """A model that reads texts from outside can do nothing but answer: an Ask with tools is refused when it is made."""
+    with pytest.raises(ConfigError, match=f"{name}, models get no tools"):
+        PromptBuilder(Ask(Judged, "p", extra={name: []}), "m")
 
 
 def test_an_endpoint_is_adapted_to_in_steps_that_end() -> None:
