@@ -46,7 +46,8 @@ class Redact:
             return self._mask.mask(question.features)
         except Exception as error:  # noqa: BLE001  # whatever it is: what is not masked must not leave
             self.unmasked += 1
-            return Answer("invalid", why=f"the features can not be masked ({type(error).__name__})")
+            # Nothing was shown: an audit must not take the features themselves for what was.
+            return Answer("invalid", why=f"the features can not be masked ({type(error).__name__})", shown={})
 
     def room(self) -> bool:
         """As the scorer within; one that is not paced always has room."""

@@ -93,6 +93,7 @@ async def test_a_record_that_can_not_be_masked_is_not_sent_and_its_neighbours_ar
     broken = Question("d2", wrongly(Message, customer=2.5, text="secret a@b.example"))
     answers = await redact.score([message(1, "one"), broken, message(3, "three")], soon(5))
     assert statuses(answers) == ["answered", "invalid", "answered"]
+    assert answers[1].shown == {}
     assert answers[1].why == "the features can not be masked (PydanticSerializationError)"
     assert [shown["text"] for shown in echo.seen if shown] == ["one", "three"]
     assert redact.unmasked == 1
