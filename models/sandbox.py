@@ -25,9 +25,9 @@ from aiohttp import web
 from models.sandbox_faults import ANSWER_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
 from models.sandbox_fill import fill, inlined
 from models.sandbox_limits import Bucket, latency
+from models.sandbox_moderation import moderation
 from models.sandbox_position import PositionNoise
 from models.sandbox_prompt_cache import PromptCache
-from models.sandbox_moderation import moderation
 from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
 
