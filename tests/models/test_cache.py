@@ -120,8 +120,9 @@ async def settled(cache: Cached[Any]) -> None:
 # ---- what is found ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_repeat_is_not_asked_and_says_where_it_is_from(tmp_path: Path) -> None:
+async def test_a_repeat_is_not_asked_and_says_where_it_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over HTTP and in a real file, also after a restart: same answer, same call, marked as a hit; the meter stands still."""
+    monkeypatch.setattr("models.cache_store._PATIENCE", 30.0)
     calls = list[Call]()
     async with Sandbox(SandboxConfig(latency="0ms")) as server:
         for run in range(2):

@@ -99,6 +99,17 @@ def test_of_many_that_fail_alike_two_ask() -> None:
     assert (sorted(heirs), successor) == (list(range(1, 50)), None)
 
 
+def test_a_second_try_that_is_cancelled_leaves_the_try_to_the_next_and_no_third() -> None:
+    """Whoever takes over from a cancelled one takes over its turn."""
+    flights = SingleFlight[int]()
+    flights.lead(b"a", 10)
+    for waiter in range(4):
+        flights.wait(b"a", waiter, 10)
+    assert flights.failed(b"a", 1) == ([], 0)
+    assert flights.failed(b"a", 2, inherit=False) == ([], 1)
+    assert flights.failed(b"a", 3) == ([2, 3], None)
+
+
 def test_whose_time_is_up_is_not_told_to_ask() -> None:
     """A request that can not be answered in time is not begun."""
     flights = SingleFlight[int]()
