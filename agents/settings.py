@@ -193,8 +193,13 @@ class Settings(BaseSettings):
     )
     masking_key: SecretStr | None = Field(
         default=None,
-        description="Secret from which the pseudonyms of identifiers are made, at least 16 characters, the same for all workers. "
-        "Unset: made anew by each worker, so that the pseudonyms of two workers differ.",
+        description="Secret from which the pseudonyms of identifiers are made, at least 32 random characters, the same for all "
+        "workers. An agent with identifiers does not start without it.",
+    )
+    masking_countries: tuple[str, ...] | None = Field(
+        default=None,
+        description='Countries (ISO 3166) whose national ids and phone numbers are masked in free text, such as ["DE", "AT"]. '
+        "Unset: 17 of Europe and the US.",
     )
     moderation: ModerationEndpoint | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from pydantic import SecretStr
 
 from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.lines import Line, Malformed, parse_lines
@@ -198,7 +200,9 @@ async def _scorer(agent: Agent, who: TryModel, settings: Settings) -> AsyncItera
 
 
 def _asking(agent: Agent, settings: Settings) -> Scorer:
-    """As a worker would ask: what is masked there is masked here."""
+    """As a worker would ask: what is masked there is masked here, under a key of the moment where none is set."""
+    if settings.masking_key is None:
+        settings = settings.model_copy(update={"masking_key": SecretStr(secrets.token_hex(32))})
     return Inference(settings, [agent], ModelWatch(), budgeted=False).scorer(agent, manifest="trial", on_call=ignore)
 
 

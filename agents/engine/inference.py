@@ -1,7 +1,7 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Cascade -> scorecard
-            -> Cached -> WithinBudget -> Failover -> Canary -> Watched -> ChatScorer -> gates -> endpoint
+    Redact -> Cascade -> scorecard
+                      -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Canary -> Watched -> ChatScorer -> gates
 
 What an agent does not use is not there. Gates are breaker, budget and admission of a model's line (agents/engine/model_lines.py).
 
@@ -10,17 +10,22 @@ Agents of one process share the lines, their connections and what they found out
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from agents.engine.duration import millis
 from agents.engine.model_lines import Model, Opened, cheap_of, models_of
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
+from agents.engine.verdicts import Masked, unmasked
 from agents.settings import AgentSettings, Settings
+from models.apart import Apart
 from models.budget import Budget
 from models.cache import Cached
 from models.cache_store import Scope, SqliteStore
@@ -28,12 +33,20 @@ from models.canary import Canary
 from models.cascade import Cascade, Tier
 from models.chat import ChatScorer
 from models.contract import Ask, CallSink, Question, Scorer
+from models.endpoint import Endpoint
 from models.failover import Candidate, Failover
 from models.flips import FlipMeter
 from models.instant import NoModel
+from models.marked import kinds_of
+from models.mask import Mask, mask_of
+from models.moderation import Moderated
 from models.prices import micro
+from models.pseudonym import Pseudonyms
+from models.redact import Redact
+from models.scrub import Scrubber
 from models.within_budget import WithinBudget
 from schemas.errors import ConfigError
+from schemas.marks import Untrusted
 
 Agent = DecisionAgent[Any, Any, Any]
 
@@ -51,6 +64,7 @@ class For:
     manifest: str
     on_call: CallSink
     recorded: Recorded | None
+    masking: str | None
 
 
 @dataclass(slots=True)
@@ -70,6 +84,9 @@ class Way:
     cascade: Cascade | None = None
     cached: list[Cached[Any]] = field(default_factory=list)
     store: SqliteStore | None = None
+    redact: Redact | None = None
+    apart: list[Apart] = field(default_factory=list)
+    moderated: list[Moderated] = field(default_factory=list)
 
 
 class Inference:
@@ -87,6 +104,7 @@ class Inference:
         self._weights = weights(agents, settings)
         self.budgets = budgets(agents, settings, self.asked) if budgeted else {}
         self._ways: dict[str, Way] = {}
+        self._masks: dict[str, Mask | None] = {}
 
     @property
     def asked(self) -> tuple[Model, ...]:
@@ -109,6 +127,11 @@ class Inference:
                 told["cheap_model"] = self.cheap.name
         if given.cache is not None:
             told["cache"] = given.cache
+        mask = self.mask(agent)
+        if mask is not None:
+            told["masking"] = mask.policy
+        if given.moderate and self._settings.moderation is not None:
+            told["moderation"] = self._settings.moderation.name
         return told
 
     def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recorded | None = None) -> Scorer:
@@ -120,9 +143,40 @@ class Inference:
             return NoModel()
         if not self.opened:
             self.opened = tuple(Opened(model, self.budgets) for model in self.asked)
-        asker = For(agent, ask, self._settings.agent(agent.name), manifest, on_call, recorded)
+        mask = self.mask(agent)
+        given = self._settings.agent(agent.name)
+        asker = For(agent, ask, given, manifest, on_call, recorded, mask.policy if mask is not None else None)
         self._ways[agent.name] = way = Way()
-        return self._cascade(asker, way)
+        scorer = self._cascade(asker, way)
+        if mask is None:
+            return scorer
+        way.redact = Redact(scorer, mask)
+        return way.redact
+
+    def mask(self, agent: Agent) -> Mask | None:
+        """How the agent's features are masked before a language model sees them; None where nothing has to be."""
+        if not self.asks(agent):
+            return None
+        if agent.name not in self._masks:
+            settings, key = self._settings, self._settings.masking_key
+            pseudonyms = Pseudonyms(key.get_secret_value(), settings.tenant) if key is not None else None
+            scrubber = Scrubber() if settings.masking_countries is None else Scrubber(settings.masking_countries)
+            self._masks[agent.name] = mask_of(agent.features_model, scrubber, pseudonyms)
+        return self._masks[agent.name]
+
+    def kept(self, agent: Agent) -> Masked:
+        """What an audit keeps of the agent's features: as a model would see them, nothing where they can not be masked."""
+        mask = self.mask(agent)
+        if mask is None:
+            return unmasked
+
+        def masked(features: BaseModel) -> Mapping[str, Any]:
+            try:
+                return mask.mask(features).shown
+            except Exception:  # noqa: BLE001  # whatever it is: what is not masked is not kept
+                return {}
+
+        return masked
 
     def way(self, agent: str) -> Way:
         """Through what the agent asks."""
@@ -165,13 +219,18 @@ class Inference:
         for place, one in enumerate(opened):
             last = place == len(opened) - 1
             then = otherwise if last else f"asking {opened[place + 1].model.where}"
-            chat = ChatScorer(asker.ask, one.line, agent=agent.name, on_call=asker.on_call, manifest=asker.manifest)
+            chat = ChatScorer(asker.ask, one.line, agent=agent.name, on_call=asker.on_call, manifest=asker.manifest,
+                              masking=asker.masking)  # fmt: skip
             scorer: Scorer = Watched(chat, agent.name, then, self._watch)
             if given.canary > 0 and agent.batch.size > 1:
                 chain.meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
                 scorer = Canary(scorer, chain.meters[-1], share=given.canary)
             chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available))
         found: Scorer = Failover(chain.candidates) if len(chain.candidates) > 1 else chain.candidates[0].scorer
+        if asker.masking is not None and agent.batch.size > 1:
+            found = Apart(found)
+            way.apart.append(found)
+        found = self._moderated(asker, way, found)
         budget = self.budgets.get(agent.name)
         if budget is not None:
             found = WithinBudget(found, budget, utc_day, asker.recorded)
@@ -180,6 +239,22 @@ class Inference:
             found = Cached(found, way.store, asker.ask.answer, scope)
             way.cached.append(found)
         return found
+
+    def _moderated(self, asker: For, way: Way, inner: Scorer) -> Scorer:
+        """Behind the moderation endpoint, where the agent wants one; texts that are not marked as such are not looked at."""
+        if not asker.given.moderate:
+            return inner
+        told, where = self._settings.moderation, f"reading HEADRACE_AGENTS for {asker.agent.name}: moderate"
+        if told is None:
+            raise ConfigError(f"{where}: there is nobody to ask; set HEADRACE_MODERATION")
+        model: type[BaseModel] = asker.agent.features_model
+        if Untrusted not in kinds_of(model):
+            raise ConfigError(f"{where}: none of its features is marked Untrusted, so there is no text to moderate")
+        key = told.api_key.get_secret_value() if told.api_key else None
+        endpoint = Endpoint(told.base_url, key, connections=self._settings.model_concurrency, clock=wall_ms)
+        moderated = Moderated(inner, endpoint, model=told.name)
+        way.moderated.append(moderated)
+        return moderated
 
     def _store(self, asker: For) -> SqliteStore | None:
         if asker.given.cache is None:
@@ -197,6 +272,11 @@ class Inference:
                 opened.admission.share(agent.name, part * self._weights[agent.name])
 
         return tell
+
+
+def wall_ms() -> int:
+    """Epoch milliseconds now."""
+    return time.time_ns() // 1_000_000
 
 
 def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]) -> dict[str, Budget]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -71,6 +72,11 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("cache_lookups", "counter", "Questions looked up among answers kept: hit; shared with one asked at the same time; "
                "miss.", ("model", "result")),
     Definition("cache_entries", "counter", "Answers stored; evicted for age or size; errors: the file could not be used.",
+               ("result",)),
+    Definition("records_unmaskable", "counter", "Records that could not be masked, and were not sent to a model."),
+    Definition("records_suspected", "counter", "Records asked alone since their text seems to speak to the model, by rule.",
+               ("rule",)),
+    Definition("records_moderated", "counter", "Records not asked about: flagged by moderation, or unanswered by it.",
                ("result",)),
     Definition("budget", "gauge", "What calls may cost a UTC day, for all partitions; absent without a budget."),
     Definition("budget_spent", "gauge", "What calls have cost today, for the partitions of this worker."),
@@ -208,6 +214,7 @@ class ModelSource:
         way = self._inference.way(self._agent)
         yield from self._tiers(way)
         yield from self._kept(way)
+        yield from self._masked(way)
         for chain in way.chains:
             for opened, candidate in zip(chain.opened, chain.candidates, strict=True):
                 yield "model_passed_on", (opened.model.endpoint, opened.model.name), candidate.passed_on
@@ -240,6 +247,17 @@ class ModelSource:
                 yield "cascade_answers", (tier.tier, result), getattr(tier, result)
             yield "cascade_sampled", (tier.tier, "agreed"), tier.sample.agreed
             yield "cascade_sampled", (tier.tier, "flipped"), tier.sample.flipped
+
+    @staticmethod
+    def _masked(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        if way.redact is not None:
+            yield "records_unmaskable", (), way.redact.unmasked
+        suspected = sum((apart.found for apart in way.apart), Counter[str]())
+        for rule, count in suspected.items():
+            yield "records_suspected", (rule,), count
+        if way.moderated:
+            yield "records_moderated", ("flagged",), sum(one.flagged for one in way.moderated)
+            yield "records_moderated", ("unanswered",), sum(one.unanswered for one in way.moderated)
 
     @staticmethod
     def _kept(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:

@@ -18,7 +18,7 @@ from agents.engine.joins import Joins
 from agents.engine.raised import Raised, Refused, described
 from agents.engine.spec import Context, Coordinates, DecisionAgent, Joined, Order, Skip, Verdict, WindowView
 from agents.engine.state import Fate, PartitionState
-from agents.engine.verdicts import Origin, Rules, Site, Writer, features_hash
+from agents.engine.verdicts import Masked, Origin, Rules, Site, Writer, features_hash, unmasked
 from models.contract import Answer
 from schemas.change import Change
 from schemas.dead_letter import Fault, Stage
@@ -91,9 +91,12 @@ class Pipeline:
     def __init__(
         self, agent: Agent, site: Site, *, dead_letters: str, judgements: str | None, joins: Joins | None,
         wall_ms: Callable[[], int], dead_letter_bytes: int = 1_000_000,
-        decode: Callable[[RawRecord], Result[Any]] | None = None,
+        decode: Callable[[RawRecord], Result[Any]] | None = None, masked: Masked = unmasked,
     ) -> None:  # fmt: skip
-        """`decode` replaces the decoder of the agent's topic, where values are there already (golden examples)."""
+        """`decode` replaces the decoder of the agent's topic, where values are there already (golden examples).
+
+        `masked` makes of features what an audit may keep of them.
+        """
         self.agent = agent
         self.counts = Counts()
         self.rules = Rules(agent)
@@ -103,7 +106,7 @@ class Pipeline:
         self._wall_ms = wall_ms
         self.dead_letters = dead_letters
         self.dead_letter_bytes = dead_letter_bytes
-        self._writer = Writer(agent, site, judgements=judgements)
+        self._writer = Writer(agent, site, judgements=judgements, masked=masked)
         self._decode: Callable[[RawRecord], Result[Any]] = decode or decoder(agent.reads)
         self._empty: Mapping[str, Joined] = {}
 

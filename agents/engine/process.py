@@ -305,7 +305,7 @@ class Worker:
         judgements = names.judgements(agent.name) if self._audit else None
         pipeline = Pipeline(
             agent, Site(manifest=key, tenant=settings.tenant, run=settings.run), joins=joins, judgements=judgements,
-            dead_letters=names.dead_letters(agent.name), wall_ms=self._wall_ms,
+            dead_letters=names.dead_letters(agent.name), wall_ms=self._wall_ms, masked=self._inference.kept(agent),
         )  # fmt: skip
         scorer = self._scorer_for(agent) if self._scorer_for is not None else self._scorer(agent, key)
         engine = Engine(

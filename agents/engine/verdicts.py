@@ -7,7 +7,7 @@ several times as much for each record.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
@@ -136,11 +136,20 @@ class Rules:
         return {"code": reason.code, "text": self._texts[reason.code], "feature": reason.feature, "origin": reason.origin}
 
 
-class Writer:
-    """Writes decisions and judgements of one agent as outbound records."""
+Masked = Callable[[BaseModel], Mapping[str, Any]]
 
-    def __init__(self, agent: Agent, site: Site, *, judgements: str | None) -> None:
+
+def unmasked(features: BaseModel) -> Mapping[str, Any]:
+    """Features as they are: nothing in them is marked."""
+    return features.model_dump(mode="json")
+
+
+class Writer:
+    """Writes decisions and judgements of one agent as outbound records. `masked` makes of features what an audit may keep."""
+
+    def __init__(self, agent: Agent, site: Site, *, judgements: str | None, masked: Masked = unmasked) -> None:
         self._agent = agent
+        self._masked = masked
         self._site = site
         self._judgements = judgements
         self._valid_ms = millis(agent.valid_for) if agent.valid_for else None
@@ -213,22 +222,31 @@ class Writer:
         """
         if self._judgements is None:
             return None
-        value = answer.value if answer else None
         shown = answer.shown if answer else None
         if shown is None and features is not None:
-            shown = features.model_dump(mode="json")
+            shown = self._masked(features)
         body = {
             "schema": JUDGEMENT_SCHEMA, "decision_id": origin.id, "call_id": answer.call_id if answer else None,
             "position": answer.position if answer else None,
             "features": shown,
             "raw_answer": answer.raw if answer else None,
-            "answer": value.model_dump(mode="json") if isinstance(value, BaseModel) else None,
+            "answer": _said(answer) if answer else None,
             "rules": ruled.overrides, "proposed_outcome": ruled.proposed, "outcome": ruled.outcome,
             "cache": answer.cache if answer else None, "tiers": _path(tiers, answer),
             "status": answer.status if answer else None, "why": (answer.why or None) if answer else None,
             "endpoint": answer.endpoint if answer else None,
         }  # fmt: skip
         return Outbound(self._judgements, origin.id.encode(), dump(body), (), "audit")
+
+
+def _said(answer: Answer[Any]) -> dict[str, Any] | None:
+    """What validation made of an answer; of one about a masked record as it was said, masked: the audit keeps no more."""
+    value = answer.value
+    if not isinstance(value, BaseModel):
+        return None
+    if answer.shown is not None and isinstance(answer.raw, Mapping):
+        return {name: answer.raw[name] for name in type(value).model_fields if name in answer.raw}
+    return value.model_dump(mode="json")
 
 
 def _path(tiers: list[str], answer: Answer[Any] | None) -> list[str]:
