@@ -15,18 +15,20 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from models.sandbox_faults import ANSWER_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
+from models.sandbox_faults import ANSWER_FAULTS, COMPLETION_FAULTS, REFUSAL_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
 from models.sandbox_fill import fill, inlined
 from models.sandbox_limits import Bucket, latency
+from models.sandbox_message import IMAGE_TOKENS, read_content, without_images
 from models.sandbox_moderation import moderation
 from models.sandbox_position import PositionNoise
+from models.sandbox_profiles import Refusal, profile
 from models.sandbox_prompt_cache import PromptCache
 from models.sandbox_rules import RULES
 from schemas.errors import ConfigError
@@ -47,6 +49,10 @@ class SandboxConfig:
     a 400, as by servers that do not know them: json_schema, json_object, max_tokens, max_completion_tokens, temperature.
     With `position_noise` answers get worse down a batch, with `prompt_cache` the beginning of a prompt that came before counts as
     cached input.
+    `profile` is the server to imitate in what it refuses and how (models/sandbox_profiles.py). Past `context` input tokens a
+    request is refused, or where `cuts` says so (None: as the profile does) answered for the last records that fit. A record in
+    whose features the word `poison` stands has its whole request refused by a content filter (400), or with `poison_refusal` by
+    the model.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +67,11 @@ class SandboxConfig:
     seed: int = 0
     position_noise: PositionNoise | None = None
     prompt_cache: bool = False
+    profile: str = ""
+    context: int | None = None
+    cuts: bool | None = None
+    poison: str | None = None
+    poison_refusal: bool = False
 
 
 @dataclass(slots=True)
@@ -100,6 +111,7 @@ class _Asked:
     schema_name: str
     records: list[dict[str, Any]] | None
     limit: int | None
+    request: Mapping[str, Any]
 
 
 class Sandbox:
@@ -110,6 +122,7 @@ class Sandbox:
         self.meter = Meter()
         chance = random.Random(self.config.seed)  # noqa: S311  # repeatable on purpose: faults and latency of a test run
         self._faults = FaultPlan(self.config.schedule, self.config.faults, chance)
+        self._profile = profile(self.config.profile)
         self._latency = latency(self.config.latency, chance)
         self._requests = Bucket(self.config.rpm, time.monotonic, _BURST_SECONDS) if self.config.rpm is not None else None
         self._tokens = Bucket(self.config.tpm, time.monotonic, _BURST_SECONDS) if self.config.tpm is not None else None
@@ -174,23 +187,25 @@ class Sandbox:
             meter.in_flight -= 1
 
     async def _answer(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        input_tokens = _tokens(body)
+        input_tokens = _input_tokens(body)
         limited = self._limited(input_tokens)
         if limited is not None:
             return limited
         headers = self._limit_headers()
         try:
-            asked = _read(body, self.config.rejects)
+            asked = self._take(_read(body, self.config.rejects), input_tokens)
         except _Refuse as problem:
-            return _error(400, str(problem), param=problem.param, headers=headers)
+            return _json(self._profile.body(problem.refusal), status=problem.refusal.status, headers=headers)
         fault = self._faults.next()
         if fault:
             self.meter.faults[fault] += 1
         await self._pause(self._latency())
         if fault in STATUS_FAULTS:
             return _status_fault(int(fault), headers)
+        if fault in REFUSAL_FAULTS:
+            return _refusal_fault(fault, request, headers)
         try:
-            text, finish, refusal = _completion_text(asked, fault)
+            text, finish, refusal = _completion_text(asked, "refusal" if self._refuses(asked) else fault)
         except Exception as error:  # noqa: BLE001  # a rule is somebody's code: its defect is told to the client, by type only
             return _error(500, f"the rule for {asked.schema_name} failed with {type(error).__name__}", headers=headers)
         if self.config.position_noise is not None:
@@ -202,17 +217,39 @@ class Sandbox:
         self.meter.records += len(asked.records or ())
         self.meter.input_tokens += input_tokens
         self.meter.output_tokens += output_tokens
-        completion = _completion(text, finish, refusal, input_tokens, output_tokens, self.meter.completions)
+        completion = self._profile.adds(_completion(text, finish, refusal, input_tokens, output_tokens, self.meter.completions))
         if self._prompts is not None:
             self.meter.cached_tokens += self._prompts.tell(completion, body)
+        if fault in COMPLETION_FAULTS:
+            completion = COMPLETION_FAULTS[fault](completion)
         return await self._send(request, orjson.dumps(completion), fault, headers)
+
+    def _take(self, asked: _Asked, tokens: int) -> _Asked:
+        """What is answered of a request. Raises _Refuse for what the profile, the context or the filter does not let pass."""
+        config, known = self.config, self._profile
+        refusal = known.refuses(asked.request)
+        if refusal is not None:
+            raise _Refuse(refusal)
+        if config.context is not None and tokens > config.context:
+            if not (known.cuts if config.cuts is None else config.cuts):
+                raise _Refuse(known.overflow(tokens, config.context))
+            asked = replace(asked, records=_cut(asked.records, tokens - config.context))
+        if known.filtered is not None and not config.poison_refusal and self._poisoned(asked):
+            raise _Refuse(known.filtered)
+        return asked
+
+    def _poisoned(self, asked: _Asked) -> bool:
+        return self.config.poison is not None and any(self.config.poison in str(one["features"]) for one in asked.records or ())
+
+    def _refuses(self, asked: _Asked) -> bool:
+        return self.config.poison_refusal and self._poisoned(asked)
 
     async def _send(self, request: web.Request, body: bytes, fault: str, headers: dict[str, str]) -> web.StreamResponse:
         """The completion, or what a transport fault makes of it."""
         if fault == "hang":
             await self._pause(3600)
-        elif fault == "drip":
-            return await self._drip(request, body)
+        elif fault in ("drip", "stall", "reset-body"):
+            return await self._drip(request, body, fault)
         elif fault == "reset":
             if request.transport is not None:
                 request.transport.abort()
@@ -224,10 +261,16 @@ class Sandbox:
         body = {"empty": b"{}", "truncated": body[: len(body) // 2], "huge": b" " * _MOST_BODY}.get(fault, body)
         return web.Response(body=body, content_type="application/json", headers=headers)
 
-    async def _drip(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        """A byte every 50 ms: each read succeeds, the whole never comes in time."""
+    async def _drip(self, request: web.Request, body: bytes, fault: str) -> web.StreamResponse:
+        """A byte every 50 ms: each read succeeds, the whole never comes in time. Or half at once, and then nothing or the end."""
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
         await response.prepare(request)
+        if fault != "drip":
+            await response.write(body[: len(body) // 2])
+            await self._pause(3600 if fault == "stall" else 0.01)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
         for byte in body:
             if self._closing.is_set():
                 break
@@ -274,21 +317,22 @@ class Sandbox:
 
 
 class _Refuse(Exception):
-    """A request that an OpenAI-compatible server would answer with 400."""
+    """A request that an OpenAI-compatible server would answer with an error."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+    def __init__(self, refusal: Refusal | str, param: str | None = None) -> None:
+        self.refusal = refusal if isinstance(refusal, Refusal) else Refusal(refusal, param=param)
+        super().__init__(self.refusal.message)
 
 
 def _read(body: bytes, rejects: frozenset[str]) -> _Asked:
     try:
         request = orjson.loads(body)
-        messages = [(message["role"], message["content"]) for message in request["messages"]]
+        said = [read_content(message["role"], message["content"]) for message in request["messages"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise _Refuse("the body is not a chat request") from None
-    if not messages or not all(isinstance(content, str) for _, content in messages):
-        raise _Refuse("messages must have text", "messages")
+    messages = [message for message in said if message is not None]
+    if not messages or len(messages) < len(said):
+        raise _Refuse("messages must have text, or parts with text and images as data: URLs", "messages")
     for name in ("max_tokens", "max_completion_tokens", "temperature"):
         if name in rejects and name in request:
             raise _Refuse(f"Unsupported parameter: {name!r} is not supported with this model.", name)
@@ -303,11 +347,14 @@ def _read(body: bytes, rejects: frozenset[str]) -> _Asked:
         if not isinstance(schema, dict):
             raise _Refuse("response_format.json_schema has no schema", "response_format")
         schema = inlined(schema)
-    elif found := _PLAIN_SCHEMA.search(messages[0][1]):
+    elif found := _PLAIN_SCHEMA.search(messages[0].text):
         name, schema = found[1], orjson.loads(found[2])
     limit = request.get("max_completion_tokens", request.get("max_tokens"))
-    text = messages[-1][1]
-    return _Asked(text, schema, name, _records(text), limit if isinstance(limit, int) else None)
+    last = messages[-1]
+    records = _records(last.text)
+    if records is not None and last.images:
+        records = [{**record, "features": last.shown(record["features"])} for record in records]
+    return _Asked(last.text, schema, name, records, limit if isinstance(limit, int) else None, request)
 
 
 def _records(text: str) -> list[dict[str, Any]] | None:
@@ -380,6 +427,26 @@ def _completion(
 def _tokens(data: bytes) -> int:
     """Four bytes to a token: no tokenizer's count, but the same for the same bytes."""
     return -(-len(data) // 4)
+
+
+def _input_tokens(body: bytes) -> int:
+    """Of a request: an image has as many tokens as any other, whatever its bytes."""
+    text, images = without_images(body)
+    return _tokens(text) + images * IMAGE_TOKENS
+
+
+def _cut(records: list[dict[str, Any]] | None, excess: int) -> list[dict[str, Any]] | None:
+    """The last records that are left when so many tokens are cut from the front, as servers do that keep the newest."""
+    left = list(records or ())
+    while left and excess > 0:
+        excess -= _tokens(orjson.dumps(left.pop(0)))
+    return left if records is not None else None
+
+
+def _refusal_fault(fault: str, request: web.Request, headers: dict[str, str]) -> web.Response:
+    status, code = REFUSAL_FAULTS[fault]
+    said = f"Incorrect API key provided: {request.headers.get('Authorization', '').removeprefix('Bearer ')}"
+    return _error(status, said if fault == "echo" else "a fault that the sandbox was told to inject", code=code, headers=headers)
 
 
 def _status_fault(status: int, headers: dict[str, str]) -> web.Response:

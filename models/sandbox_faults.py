@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from schemas.errors import ConfigError
 
-STATUS_FAULTS = ("307", "400", "401", "403", "404", "408", "409", "422", "429", "500", "502", "503", "529")
+_NUMBER = re.compile(r":-?\d+(?:\.\d+)?")
+_TOOL_CALL = {"id": "call_1", "type": "function", "function": {"name": "answer", "arguments": "{}"}}
+
+STATUS_FAULTS = (
+    "307", "400", "401", "402", "403", "404", "408", "409", "413", "422", "429", "500", "502", "503", "529",
+)  # fmt: skip
 """Answer with this status instead of a completion."""
 
-TRANSPORT_FAULTS = ("hang", "drip", "reset", "html", "empty", "truncated", "huge", "gzip")
-"""Never answer; a byte at a time; cut the connection; a web page with status 200; `{}`; half a body; 16 MiB; compressed."""
+REFUSAL_FAULTS: dict[str, tuple[int, str]] = {
+    "rate": (429, "rate_limit_exceeded"),
+    "quota": (429, "insufficient_quota"),
+    "echo": (401, "invalid_api_key"),
+    "context": (400, "context_length_exceeded"),
+    "filter": (400, "content_filter"),
+    "image": (400, "invalid_image_format"),
+}
+"""Refuse with this status and code: 429 without a hint when to come back; no credit left; a 401 that quotes the key it was sent;
+too long for the context; a content filter; an image that it can not read."""
+
+TRANSPORT_FAULTS = ("hang", "stall", "drip", "reset", "reset-body", "html", "empty", "truncated", "huge", "gzip")
+"""Never answer; stop in the middle of the body; a byte at a time; cut the connection before the headers, or in the middle of the
+body; a web page with status 200; `{}`; half a body; 16 MiB; compressed."""
 
 ANSWER_FAULTS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
     "missing": lambda answers: answers[1:],
@@ -20,23 +38,46 @@ ANSWER_FAULTS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]]
     "renumbered": lambda answers: [{**answer, "id": str(place + 1)} for place, answer in enumerate(answers)],
     "duplicate": lambda answers: [*answers, answers[0]],
     "reordered": lambda answers: answers[::-1],
+    "swapped": lambda answers: [{**answer, "id": id} for answer, id in zip(answers, _swapped(answers), strict=True)],
     "range": lambda answers: [_first(answers[0], lambda value: 10**9 if isinstance(value, int | float) else value), *answers[1:]],
+    "negative": lambda answers: [_first(answers[0], lambda value: -1 if isinstance(value, int | float) else value), *answers[1:]],
+    "vast": lambda answers: [_first(answers[0], lambda value: 1e300 if isinstance(value, int | float) else value), *answers[1:]],
     "types": lambda answers: [_first(answers[0], lambda value: [value]), *answers[1:]],
     "no-list": lambda answers: [],
 }
-"""Valid JSON that is no valid answer: records left out, under no id of ours, renumbered, twice, out of range, of wrong types."""
+"""Valid JSON that is no valid answer: records left out, under no id of ours, renumbered, twice, out of range, of wrong types.
+
+Of "reordered" nothing is lost. "swapped" exchanges the ids of the first two records: nobody who was not told can see it."""
 
 TEXT_FAULTS: dict[str, Callable[[str], str]] = {
     "fence": lambda text: f"```json\n{text}\n```",
     "prose": lambda text: f"Here are the answers you asked for: {text}",
+    "epilogue": lambda text: f"{text}\nI hope this helps.",
     "bad-json": lambda text: text[: len(text) // 2],
+    "nan": lambda text: _NUMBER.sub(":NaN", text, count=1),
+    "infinity": lambda text: _NUMBER.sub(":-Infinity", text, count=1),
+    "think": lambda text: f'<think>\nThe records say {{"answers": []}}. Let me see.\n</think>\n\n{text}',
+    "think-open": lambda text: f"<think>\nLet me see. {text}",
 }
-"""What models without schema enforcement do to their JSON."""
+"""What models without schema enforcement do to their JSON. "think" thinks aloud before it, "think-open" never ends that."""
+
+COMPLETION_FAULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "error-200": lambda reply: {"error": {"message": "the upstream failed", "code": 502}},
+    "no-choices": lambda reply: {**reply, "choices": []},
+    "null-content": lambda reply: _message(reply, {"content": None}),
+    "tool-calls": lambda reply: _message(reply, {"content": None, "tool_calls": [_TOOL_CALL]}, finish="tool_calls"),
+    "usage-absent": lambda reply: {name: value for name, value in reply.items() if name != "usage"},
+    "usage-negative": lambda reply: {**reply, "usage": {"prompt_tokens": -7, "completion_tokens": -7, "total_tokens": -14}},
+    "usage-absurd": lambda reply: {**reply, "usage": {"prompt_tokens": 10**12, "completion_tokens": 10**12, "total_tokens": 1}},
+}
+"""Completions that are none, or count what can not be."""
 
 FINISH_FAULTS = ("refusal", "content_filter", "length")
 """A completion that ended for another reason than being finished."""
 
-FAULTS: tuple[str, ...] = (*STATUS_FAULTS, *TRANSPORT_FAULTS, *ANSWER_FAULTS, *TEXT_FAULTS, *FINISH_FAULTS)
+FAULTS: tuple[str, ...] = (
+    *STATUS_FAULTS, *REFUSAL_FAULTS, *TRANSPORT_FAULTS, *ANSWER_FAULTS, *TEXT_FAULTS, *COMPLETION_FAULTS, *FINISH_FAULTS,
+)  # fmt: skip
 
 
 class FaultPlan:
@@ -79,3 +120,16 @@ def parse_faults(text: str) -> dict[str, float]:
 def _first(answer: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     """`answer` with every field but its id changed."""
     return {name: value if name == "id" else change(value) for name, value in answer.items()}
+
+
+def _swapped(answers: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The ids, those of the first two exchanged."""
+    ids = [answer["id"] for answer in answers]
+    return [*ids[1::-1], *ids[2:]]
+
+
+def _message(reply: Mapping[str, Any], changes: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
+    """`reply` with another message."""
+    choice = reply["choices"][0]
+    changed = {**choice, "message": {**choice["message"], **changes}, "finish_reason": finish or choice["finish_reason"]}
+    return {**reply, "choices": [changed]}

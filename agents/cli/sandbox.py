@@ -11,6 +11,7 @@ import typer
 
 from models.sandbox import MODEL, Sandbox, SandboxConfig
 from models.sandbox_faults import FAULTS, parse_faults
+from models.sandbox_profiles import PROFILES
 from schemas.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -29,6 +30,15 @@ def sandbox(
         str | None, typer.Option(envvar="HEADRACE_SANDBOX_API_KEY", show_envvar=True, help="Accept requests with this key only.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of latency and faults.")] = 0,
+    profile: Annotated[
+        str, typer.Option(help=f"Refuse what this server refuses, in its words: {', '.join(PROFILES)}. Default: nothing.")
+    ] = "",
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Input tokens past which a request is refused, or cut where the profile cuts.")
+    ] = None,
+    poison: Annotated[
+        str | None, typer.Option(help="A word: a request with a record in which it stands is refused by a content filter.")
+    ] = None,
 ) -> None:
     """Serve chat completions by transparent rules, with set latency, rate limits and faults, until Ctrl-C.
 
@@ -38,8 +48,9 @@ def sandbox(
         if host not in LOOPBACK and api_key is None:
             raise ConfigError(f"starting the sandbox on {host}: set --api-key, everybody on the network could use it")
         config = SandboxConfig(
-            host=host, port=port, api_key=api_key, latency=latency, rpm=rpm, tpm=tpm, faults=parse_faults(faults), seed=seed
-        )
+            host=host, port=port, api_key=api_key, latency=latency, rpm=rpm, tpm=tpm, faults=parse_faults(faults), seed=seed,
+            profile=profile, context=context, poison=poison,
+        )  # fmt: skip
         asyncio.run(_serve(config))
     except ConfigError as error:
         typer.echo(str(error), err=True)

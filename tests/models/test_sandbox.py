@@ -114,7 +114,11 @@ async def test_a_key_is_checked_when_there_is_one() -> None:
     assert "'k'" not in repr(server.config)
 
 
-@pytest.mark.parametrize("body", [[], {}, {"messages": []}, {"messages": [{"role": "user", "content": 7}]}, {"messages": "x"}])
+@pytest.mark.parametrize("body", [
+    [], {}, {"messages": []}, {"messages": [{"role": "user", "content": 7}]}, {"messages": "x"},
+    {"messages": [{"role": "user", "content": []}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://h/x"}}]}]},
+])  # fmt: skip
 async def test_what_is_no_chat_request_is_400(body: Any) -> None:
     """It refuses what a provider would refuse."""
     async with Sandbox() as server:
@@ -195,9 +199,11 @@ def test_the_command_says_where_it_listens_serves_and_ends_on_ctrl_c() -> None:
     assert err == ""
 
 
-@pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--faults", "nonsense=1"], ["--latency", "soon"]])
+@pytest.mark.parametrize(
+    "options", [["--host", "0.0.0.0"], ["--faults", "nonsense=1"], ["--latency", "soon"], ["--profile", "x"]]
+)
 def test_the_command_refuses_what_can_not_work(options: list[str]) -> None:
-    """Listening beyond loopback without a key, an unknown fault, a latency that is none: one line and status 2."""
+    """Listening beyond loopback without a key, an unknown fault or profile, a latency that is none: one line and status 2."""
     command = [sys.executable, "-c", COMMAND, "--port", "0", *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2
