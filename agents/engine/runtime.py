@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agents.engine.batch import Batcher
@@ -382,10 +382,10 @@ class Engine:
 
     def _conclude(
         self, batch: list[tuple[Lane[Entry], Entry]], answers: Sequence[Answer[Any]]
-    ) -> tuple[set[Lane[Entry]], list[Entry]]:
-        """Decide what can be decided. Returns the lanes that wait and ask again, and what the fallback has to answer."""
+    ) -> tuple[set[Lane[Entry]], list[tuple[Entry, Answer[Any]]]]:
+        """Decide what can be decided. Returns the lanes that wait and ask again, and what the fallback has to answer, and why."""
         again: set[Lane[Entry]] = set()
-        unanswered: list[Entry] = []
+        unanswered: list[tuple[Entry, Answer[Any]]] = []
         for (lane, entry), answer in zip(batch, answers, strict=True):
             if answer.status == "answered":
                 self.pipeline.conclude(entry.item, answer)
@@ -395,7 +395,7 @@ class Engine:
                 entry.attempts += 1
                 again.add(lane)
             elif self.agent.on_no_answer == "fallback":
-                unanswered.append(entry)
+                unanswered.append((entry, answer))
             else:
                 self.pipeline.conclude(entry.item, answer)
         return again, unanswered
@@ -441,11 +441,16 @@ class Engine:
         if not left.cancelled():
             left.exception()
 
-    async def _fall_back(self, entries: list[Entry]) -> None:
+    async def _fall_back(self, unanswered: list[tuple[Entry, Answer[Any]]]) -> None:
         assert self._fallback is not None
+        entries = [entry for entry, _ in unanswered]
         answers = await self._score(self._fallback, self._questions(entries), FALLBACK_SECONDS)
-        for entry, answer in zip(entries, answers, strict=True):
-            self.pipeline.conclude(entry.item, answer, fallback=True)
+        for (entry, before), answer in zip(unanswered, answers, strict=True):
+            # A decision by fallback says what it stands in for: an outage reads otherwise than a refusal or a budget.
+            passed = f"{self._scorer.name}: {before.status}"
+            why = "; ".join(filter(None, (f"{passed} ({before.why})" if before.why else passed, answer.why)))
+            told = replace(answer, why=why, tiers=(*before.tiers, passed, *answer.tiers))
+            self.pipeline.conclude(entry.item, told, fallback=True)
 
     def _give_back(self, batch: list[tuple[Lane[Entry], Entry]], again: set[Lane[Entry]]) -> None:
         """Finish what has its outcome, in order, and bring the lanes on; those of `again` keep their items and wait first."""
