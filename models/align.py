@@ -6,6 +6,8 @@ nothing: a model that renumbers its answers loses them, and can never give one r
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +21,9 @@ A = TypeVar("A", bound=BaseModel)
 
 # One fence around the whole reply is the habit of models without schema enforcement; prose around it is not accepted.
 _FENCE = re.compile(r"\s*```(?:json)?[ \t]*\r?\n(.*?)\r?\n?```\s*", re.DOTALL | re.IGNORECASE)
+# A model that thinks aloud, behind a server that does not part the two. Only a whole block before all else is dropped.
+_THINK, _THOUGHT = "<think>", "</think>"
+_INT64 = 2**63
 _RAW_TEXT = 500
 _MOST_ERRORS = 3
 
@@ -49,7 +54,7 @@ class Aligned(Generic[A]):
 
 def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
     """The items for `ids` out of a model's reply. Total: any text gives exactly one item per id."""
-    replies = _replies(content)
+    replies, loose = _replies(content)
     if isinstance(replies, str):
         broken: Item[A] = Item("invalid", raw=content[:_RAW_TEXT], why=replies)
         return Aligned((broken,) * len(ids))
@@ -64,34 +69,80 @@ def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
             found[known] = reply
         else:
             foreign += 1
-    items = tuple(_item(found.get(known), seen[known], answer) for known in ids)
+    items = tuple(_item(found.get(known), seen[known], answer, loose) for known in ids)
     return Aligned(items, foreign, sum(count > 1 for count in seen.values()))
 
 
-def _replies(content: str) -> list[Any] | str:
-    """The list of answers, or why there is none."""
-    fenced = _FENCE.fullmatch(content)
+def _replies(content: str) -> tuple[list[Any] | str, bool]:
+    """The list of answers, or why there is none; and whether numbers in it may be none."""
+    said = _without_thoughts(content)
+    fenced = _FENCE.fullmatch(said)
+    text = fenced[1] if fenced else said
+    loose = False
     try:
-        reply = orjson.loads(fenced[1] if fenced else content)
+        reply = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
-        return "the reply is not JSON"
+        reply, loose = _loosely(text), True
+        if reply is None:
+            return "the reply is not JSON", loose
     answers = reply.get("answers") if isinstance(reply, dict) else None
-    return answers if isinstance(answers, list) else 'the reply has no list "answers"'
+    return answers if isinstance(answers, list) else 'the reply has no list "answers"', loose
 
 
-def _item(reply: dict[str, Any] | None, times: int, answer: type[A]) -> Item[A]:
+def _without_thoughts(content: str) -> str:
+    if _THINK not in content[:100]:
+        return content
+    before, _, rest = content.partition(_THINK)
+    _, closed, answer = rest.partition(_THOUGHT)
+    return answer if closed and not before.strip() else content
+
+
+class _NotFinite(str):
+    """A number that JSON does not have, as it was written: NaN, Infinity, 1e999."""
+
+    __slots__ = ()
+
+
+def _loosely(text: str) -> Any:
+    """What is JSON but for numbers that are none: they cost their own records the answer, not the neighbours. Else None."""
+    try:
+        reply = json.loads(text, parse_constant=_NotFinite, parse_float=_float, parse_int=_int)
+        orjson.dumps(reply)  # or it could not be audited: half a surrogate pair, for one
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return reply
+
+
+def _float(text: str) -> Any:
+    value = float(text)
+    return value if math.isfinite(value) else _NotFinite(text[:_RAW_TEXT])
+
+
+def _int(text: str) -> Any:
+    return int(text) if len(text) < 20 and abs(int(text)) < _INT64 else _float(text)
+
+
+def _not_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_not_finite, value.values()))
+    return any(map(_not_finite, value)) if isinstance(value, list) else isinstance(value, _NotFinite)
+
+
+def _item(reply: dict[str, Any] | None, times: int, answer: type[A], loose: bool) -> Item[A]:
     if reply is None:
         return Item("missing", why="no answer carried this record's id")
     if times > 1:
         # Which of them is meant can not be known, even where they agree: a model that repeats itself has lost count.
         return Item("invalid", raw=reply, why=f"answered {times} times")
-    return checked(reply, answer)
+    return checked(reply, answer, loose)
 
 
-def checked(reply: dict[str, Any], answer: type[A]) -> Item[A]:
-    """One raw answer, with the id it carried, as an answered or an invalid item."""
+def checked(reply: dict[str, Any], answer: type[A], loose: bool = False) -> Item[A]:
+    """One raw answer, with the id it carried, as an answered or an invalid item. `loose`: numbers in it may be none."""
     fields = {name: value for name, value in reply.items() if name != "id"}
     try:
+        if loose and _not_finite(fields):
+            return Item("invalid", raw=reply, why="a number of it is not finite")
         # Strict and from JSON: "85" is no number and true is no 1, while enums and decimals still come from strings.
         value = answer.model_validate_json(orjson.dumps(fields), strict=True)
     except ValidationError as error:

@@ -6,7 +6,8 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
 - a 429 goes back through the gates, first in line, and costs no attempt;
 - what is missing or invalid in an answer is asked again once;
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
-  record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more.
+  record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. So is a batch of which most
+  records came back without an answer and some with one: servers that cut the request instead of refusing it do that.
 Records stand in the request in an order drawn by lot, and the Call names the seed: a model that judges the last of a list worse
 than the first judges nobody worse for ever (BatchPrompt, ICLR 2024, has what the position does).
 
@@ -26,15 +27,16 @@ from pydantic import BaseModel
 
 from models.align import Aligned, align
 from models.call_draft import CallDraft
-from models.completion import Completion, read_completion
+from models.completion import Completion, credible, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
-from models.failures import Exhausted, Filtered, Overflow, cut_off, error_body, rate_headers
+from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
 from models.line import Line
 from models.passage import Passage
 from models.prompt import PromptBuilder, Request, Unwritable, size_of
-from schemas.audit import CallStatus, Tokens
+from models.scout import Turn
+from schemas.audit import CallStatus
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 A = TypeVar("A", bound=BaseModel)
@@ -116,11 +118,15 @@ class ChatScorer(Generic[A]):
             return await self._score(questions, deadline)
         except Unwritable as fault:
             # Raised while the request was built, before anything was sent: the others are asked without these.
-            bad = {id(question) for question in fault.questions}
+            bad = {id(question): why for question, why in zip(fault.questions, fault.reasons, strict=True)}
             rest = [question for question in questions if id(question) not in bad]
             answered = iter(await self.score(rest, deadline))
-            unsent: Answer[A] = Answer("invalid", why="the features can not be written as JSON", model_requested=self._line.model)
-            return [unsent if id(question) in bad else next(answered) for question in questions]
+            return [
+                Answer("invalid", why=bad[id(question)], model_requested=self._line.model)
+                if id(question) in bad
+                else next(answered)
+                for question in questions
+            ]
 
     async def _score(self, questions: Sequence[Question], deadline: float) -> list[Answer[A]]:
         first = list(range(len(questions)))
@@ -145,13 +151,19 @@ class ChatScorer(Generic[A]):
 
     async def _ask(self, questions: Sequence[Question], deadline: float) -> _Round[A]:
         """One request about all of `questions`, sent again while that can help."""
-        line, loop = self._line, asyncio.get_running_loop()
+        queued = self._line.clock()
+        async with self._line.scout.turn(deadline) as turn:
+            return await self._attempts(questions, deadline, queued, turn)
+
+    async def _attempts(self, questions: Sequence[Question], deadline: float, queued: int, turn: Turn) -> _Round[A]:
+        loop = asyncio.get_running_loop()
         batch = self._shuffled(questions)
-        queued, dialect, attempt, failures, limited = line.clock(), line.dialect, 0, 0, False
+        dialect, attempt, failures, limited = turn.dialect, 0, 0, False
         request = self._prompt.build(batch.questions, dialect)
         while True:
             attempt += 1
             draft = CallDraft(attempt, queued, batch.seed)
+            turn.asks(dialect)
             try:
                 completion, aligned = await self._exchange(request, dialect, batch, draft, deadline, limited)
             except Refused as refused:
@@ -161,7 +173,7 @@ class ChatScorer(Generic[A]):
                     return self._failed(batch, "limited", "the endpoint limits the rate, and the deadline came first", draft)
                 return self._failed(batch, "timeout", "no answer before the deadline", draft)
             except ModelError as error:
-                other = self._adapted(dialect, error)
+                other = self._adapted(dialect, error, request.reserved, turn)
                 if other is not None:
                     dialect, request = other, self._prompt.build(batch.questions, other)
                     continue
@@ -175,7 +187,7 @@ class ChatScorer(Generic[A]):
                     return self._given_up(batch, error, draft)
                 await asyncio.sleep(pause)
             else:
-                line.dialect = dialect  # only now: an endpoint that still refuses was not helped by asking differently
+                turn.answered(dialect)  # only now: an endpoint that still refuses was not helped by asking differently
                 return self._aligned(batch, completion, aligned, draft)
 
     def _shuffled(self, questions: Sequence[Question]) -> _Batch:
@@ -192,8 +204,9 @@ class ChatScorer(Generic[A]):
         """One HTTP request, from the gates to its Call. Raises Refused, TimeoutError or ModelError."""
         line, loop = self._line, asyncio.get_running_loop()
         asking = Asking(
-            self._agent, line.tokens.tokens(len(request.body)), request.reserved,
-            Counter(question.partition for question in batch.questions), again, line.tokens.most(len(request.body)),
+            self._agent, line.tokens.tokens(request.text_bytes) + request.image_tokens, request.reserved,
+            Counter(question.partition for question in batch.questions), again,
+            line.tokens.most(request.text_bytes) + request.image_tokens,
         )  # fmt: skip
         passage = Passage(line.gates, asking, deadline)
         try:
@@ -209,8 +222,10 @@ class ChatScorer(Generic[A]):
                 except ModelError as error:
                     passage.ended = _ended(error, loop.time() - sent_at)
                     raise
-                passage.ended = Ended("served", _reported(completion.tokens), loop.time() - sent_at, None, reply.headers, 200)
-            line.tokens.learn(len(request.body), completion.tokens.input)
+                counted = credible(completion.tokens, len(request.body))
+                passage.ended = Ended("served", counted, loop.time() - sent_at, None, reply.headers, 200)
+            if counted is not None and not request.image_bytes:
+                line.tokens.learn(request.text_bytes, counted.input)
             aligned = align(completion.content, request.ids, self._answer)
             draft.replied(completion, aligned)
             return completion, aligned
@@ -231,10 +246,11 @@ class ChatScorer(Generic[A]):
                     )
                 )  # fmt: skip
 
-    def _adapted(self, dialect: Dialect, error: ModelError) -> Dialect | None:
-        if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Overflow | Filtered):
+    def _adapted(self, dialect: Dialect, error: ModelError, reserved: int, turn: Turn) -> Dialect | None:
+        if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Unfit | Filtered):
             return None
-        return adapt(dialect, error_body(error.__cause__), self._prompt.optional)
+        known = turn.refused(dialect)
+        return known or adapt(dialect, error_body(error.__cause__), self._prompt.optional(dialect), reserved)
 
     def _pause(self, error: ModelError, failures: int, deadline: float) -> float | None:
         """Seconds to wait before the same request is sent again; None where that would not help or come too late."""
@@ -252,15 +268,15 @@ class ChatScorer(Generic[A]):
             why = f"{item.why}; the reply was cut at its token limit" if completion.cut and item.why else item.why
             answers.append(self._make(item.status, draft, position, why, value=item.value, raw=item.raw))
         # The same request would be cut at the same place; half of it may fit. One record alone was cut by its own limit.
-        return _Round(_back(batch, answers), "split" if completion.cut else "again")
+        return _Round(_back(batch, answers), "split" if completion.cut or _half_seen(aligned) else "again")
 
     def _given_up(self, batch: _Batch, error: ModelError, draft: CallDraft) -> _Round[A]:
         # A record that alone is longer than the context is itself the fault: waiting for a better day would not shorten it.
         alone = len(batch.order) == 1
-        status = "invalid" if isinstance(error, Overflow) and alone else _answer_status(error)
+        status = "invalid" if isinstance(error, Unfit) and alone else _answer_status(error)
         if isinstance(error, ModelProtocolError):
             return self._failed(batch, status, str(error), draft, "again")
-        return self._failed(batch, status, str(error), draft, "split" if isinstance(error, Filtered | Overflow) else "done")
+        return self._failed(batch, status, str(error), draft, "split" if isinstance(error, Filtered | Unfit) else "done")
 
     def _failed(
         self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Literal["done", "again", "split"] = "done"
@@ -303,9 +319,10 @@ def _halves(indices: list[int]) -> list[list[int]]:
     return [half for half in (indices[:middle], indices[middle:]) if half]
 
 
-def _reported(tokens: Tokens) -> Tokens | None:
-    """What an endpoint counted; None where it counted nothing, which is not the same as nothing used."""
-    return tokens if tokens.input or tokens.output else None
+def _half_seen(aligned: Aligned[Any]) -> bool:
+    """Whether most records are missing though some were answered. Each such reply answers somebody, so splitting ends."""
+    counts = Counter(item.status for item in aligned.items)
+    return counts["answered"] > 0 and counts["missing"] > len(aligned.items) / 2
 
 
 def _ended(error: ModelError, seconds: float) -> Ended:
@@ -317,7 +334,9 @@ def _ended(error: ModelError, seconds: float) -> Ended:
     elif isinstance(error, ModelProtocolError):
         kind = "protocol"
     hint = error.retry_after if isinstance(error, ModelLimited) else None
-    status = error.status if isinstance(error, ModelRejected) else None
+    # What was refused for what is in it says nothing of the endpoint, whatever status a vendor gives it.
+    refused = isinstance(error, ModelRejected) and not isinstance(error, Unfit | Filtered)
+    status = error.status if isinstance(error, ModelRejected) and refused else None
     return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status, cut_off(error))
 
 

@@ -11,11 +11,17 @@ from schemas.audit import Tokens
 from schemas.errors import ModelProtocolError, ModelUnavailable
 
 _LONGEST_NAME = 200
+_GATEWAY_TOKENS = 10_000
+"""What a chat template, or a prompt that a gateway puts before ours, may add."""
+_MOST_OUTPUT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The parts of a chat completion that count. `refused` and `cut` say why `content` may not be the whole answer."""
+    """The parts of a chat completion that count. `refused` and `cut` say why `content` may not be the whole answer.
+
+    What a model thought (`reasoning_content`, `reasoning`) is no part of its answer, and is not read.
+    """
 
     content: str
     model: str | None
@@ -58,6 +64,17 @@ def read_completion(body: bytes) -> Completion:
             raise ModelProtocolError("reading a completion: its message has no text")
         content = ""
     return Completion(content, _text(reply.get("model")), finish, refused, read_usage(reply.get("usage")))
+
+
+def credible(tokens: Tokens, size: int) -> Tokens | None:
+    """What an endpoint counted for a request whose body has `size` bytes; None where it counted nothing, or what can not be.
+
+    Believing the absurd would drain an allowance for hours or a budget at once; nothing believed, a request counts with all that
+    it had reserved. No request has no input, and a token has a byte at least, images (in base64) many more.
+    """
+    if 0 < tokens.input <= size + _GATEWAY_TOKENS and tokens.output <= _MOST_OUTPUT:
+        return tokens
+    return None
 
 
 def read_usage(usage: Any) -> Tokens:

@@ -16,13 +16,16 @@ import aiohttp
 import httpx2
 import openai
 
-from models.failures import TRANSPORT, BodyTooLarge, place, rate_hints
-from schemas.errors import ConfigError
+from models.failures import TRANSPORT, BodyTooLarge, muted, place, rate_hints
+from schemas.errors import ConfigError, ModelError
 
 _PATH = "/chat/completions"
 _CONNECT_SECONDS = 10.0
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _FIRST = "headrace_first_ms"
+_SHORTEST_SECRET = 8
+"""A key that is shorter may be in any text by chance."""
+_HIDDEN = "[key]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Endpoint:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
             raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
         self.where = without_credentials(base_url)
+        self._secret = api_key if api_key is not None and len(api_key) >= _SHORTEST_SECRET else None
         # Given explicitly, or the SDK would take OPENAI_API_KEY and send the key of another service here.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -119,16 +123,27 @@ class Endpoint:
         try:
             response = await self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
         except TRANSPORT as error:
-            raise place(error) from error
-        return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))
+            raise self._placed(error) from muted(error)
+        return Reply(self._without_key(response.content), response.extensions.get(_FIRST), rate_hints(response.headers))
 
     async def models(self) -> Reply:
         """Read the list of models. Raises ModelError; has no deadline of its own."""
         try:
             response = await self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS})
         except TRANSPORT as error:
-            raise place(error) from error
-        return Reply(response.content, response.extensions.get(_FIRST))
+            raise self._placed(error) from muted(error)
+        return Reply(self._without_key(response.content), response.extensions.get(_FIRST))
+
+    def _placed(self, error: Exception) -> ModelError:
+        """A server may echo the key anywhere, even as an error's code."""
+        found = place(error)
+        if self._secret is not None and self._secret in str(found):
+            found.args = (str(found).replace(self._secret, _HIDDEN),)
+        return found
+
+    def _without_key(self, body: bytes) -> bytes:
+        """What is read of a reply ends in audits, and in answers."""
+        return body if self._secret is None else body.replace(self._secret.encode(), _HIDDEN.encode())
 
     async def close(self) -> None:
         """Close all connections. Safe to call twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
@@ -56,11 +57,26 @@ _ADVICE = {
     403: "the API key may not use this model: ask its owner for access, or set HEADRACE_MODEL_NAME to one it may use",
     404: "the endpoint knows no such model or path: check HEADRACE_MODEL_NAME and the path of HEADRACE_MODEL_BASE_URL",
 }
-_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "Arrearage")
+_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "tokens_too_long", "characters_too_long")
+_TOO_LONG_TEXTS = ("context length", "context size", "range of input length", "max_tokens must be at least 1")
+_FILTER = ("content_filter", "content_policy_violation", "data_inspection_failed", "DataInspectionFailed")
+_FILTER_TEXTS = ("content exists risk", "datainspectionfailed")
+_LONGEST_TEXT = 2000
+_WORD = re.compile(r"[A-Za-z0-9_.\-]{1,60}")
+_REQUEST_TOO_LARGE = 413
 
 
-class Overflow(ModelRejected):
-    """The request was longer than the model's context: a smaller batch may fit."""
+class Unfit(ModelRejected):
+    """What was asked about does not fit: fewer records may, and a record that is refused alone is itself the fault."""
+
+
+class Overflow(Unfit):
+    """The request was longer than the model's context, or than the endpoint takes."""
+
+
+class BadImage(Unfit):
+    """The endpoint can not use an image of the request."""
 
 
 class Filtered(ModelRejected):
@@ -68,7 +84,7 @@ class Filtered(ModelRejected):
 
 
 class Exhausted(ModelLimited):
-    """429 because quota or credit is used up: waiting does not help."""
+    """Quota or credit is used up (429, 402, or a code that says so): waiting does not help."""
 
 
 class BodyTooLarge(httpx2.TransportError):
@@ -103,11 +119,19 @@ def cut_off(error: BaseException) -> bool:
 
 
 def error_body(error: BaseException | None) -> dict[str, Any]:
-    """The `error` object of a refused request, or what stands in its place."""
+    """The `error` object of a refused request, or what stands in its place; a `detail` counts as its message."""
     body = getattr(error, "body", None)
     if isinstance(body, dict):
-        return body
+        return body if "message" in body or "detail" not in body else body | {"message": body["detail"]}
     return {"message": body} if isinstance(body, str) else {}
+
+
+def muted(error: Exception) -> Exception:
+    """The same error whose text is its status alone: what a server wrote may quote the key, and texts end in tracebacks."""
+    if isinstance(error, openai.APIStatusError):
+        error.message = f"status {error.status_code}"
+        error.args = (error.message,)
+    return error
 
 
 def rate_headers(error: BaseException | None) -> dict[str, str]:
@@ -139,28 +163,43 @@ def _by_cause(cause: BaseException) -> ModelError:
 
 def _by_status(error: openai.APIStatusError) -> ModelError:
     status, body = error.status_code, error_body(error)
-    code = body.get("code") if isinstance(body.get("code"), str) else ""
+    words = [word for word in (body.get("code"), body.get("type")) if isinstance(word, str)]
+    if status == 402 or any(word in _QUOTA for word in words):
+        return Exhausted(f"quota or credit of this API key is used up ({status})")
     if status == 429:
-        if code in _QUOTA or body.get("type") in _QUOTA:
-            return Exhausted("quota or credit of this API key is used up (429)")
         return ModelLimited("the endpoint limits the rate of requests (429)", retry_after=retry_after(error.response.headers))
+    unfit = _unfit(status, body, words)
+    if unfit is not None:
+        return unfit
     if status >= 500 or status in _UNAVAILABLE:
         return ModelUnavailable(f"the endpoint is not available ({status})")
     if 300 <= status < 400:
         advice = "prompts follow no redirect: set HEADRACE_MODEL_BASE_URL to the place itself"
         return ModelRejected(f"the endpoint redirects ({status}); {advice}", status=status)
-    if code == "context_length_exceeded" or (status == 400 and "context length" in str(body.get("message", ""))[:2000]):
-        return Overflow(f"the request is longer than the model's context ({status}): use a smaller batch", status=status)
-    if code in ("content_filter", "content_policy_violation"):
-        return Filtered(f"the endpoint's content filter refused the request ({status})", status=status)
     advice = _ADVICE.get(status, "the endpoint does not accept this request: check that it speaks the chat completions API")
     return ModelRejected(f"{advice} ({status}{_short(body)})", status=status)
 
 
+def _unfit(status: int, body: dict[str, Any], words: list[str]) -> ModelRejected | None:
+    """What is refused for what is in the request, where the server says so, in any of the ways in which servers say it."""
+    text = str(body.get("message", ""))[:_LONGEST_TEXT].lower()
+    bad_request = status in (400, 422)
+    # Some builds of llama.cpp send this one with a 500: its name is clear enough.
+    too_long = any(word in _TOO_LONG for word in words) or (bad_request and any(said in text for said in _TOO_LONG_TEXTS))
+    if too_long or status == _REQUEST_TOO_LARGE:
+        return Overflow(f"the request is longer than the model's context ({status}): use a smaller batch", status=status)
+    unsafe = any(word in _FILTER or word.endswith("_unsafe") for word in words)
+    if unsafe or (bad_request and any(said in text for said in _FILTER_TEXTS)):
+        return Filtered(f"the endpoint's content filter refused the request ({status})", status=status)
+    if bad_request and any("image" in word.lower() for word in words):
+        return BadImage(f"the endpoint can not use an image of the request ({status}{_short(body)})", status=status)
+    return None
+
+
 def _short(body: dict[str, Any]) -> str:
     """The machine-readable part of an error; its message may quote the prompt or the key, so it stays out."""
-    said = [str(body[name])[:60] for name in ("code", "param") if isinstance(body.get(name), str) and body[name]]
-    return "".join(f", {word}" for word in said)
+    said = [str(body.get(name)) for name in ("code", "param") if body.get(name)]
+    return "".join(f", {word}" for word in said if _WORD.fullmatch(word))
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:

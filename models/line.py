@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from models.dialect import Dialect
 from models.endpoint import Endpoint
 from models.estimate import TokenEstimate
 from models.gate import Gate
 from models.prices import Price
 from models.retry_budget import RetryBudget
+from models.scout import Scout
 from models.slots import Slots
 
 
@@ -40,8 +40,8 @@ class Line:
     """The model `model` at `base_url`. Raises ConfigError for what can not be a URL or a key.
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
-    of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `dialect` and `tokens`
-    are learned from the answers. A line is closed when the last of those who `hold` it has let go.
+    of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `scout` and `tokens`
+    learn from the answers how it is to be asked and how it counts. A line is closed when the last who `hold` it has let go.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Line:
         self.pacer = pacer
         self.price = price
         self._retries: RetryBudget | None = None
-        self.dialect = Dialect()
+        self.scout = Scout()
         self.tokens = TokenEstimate()
         self.clock, self.chance = clock, chance
         self._holders = 0

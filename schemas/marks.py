@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from schemas.errors import ConfigError
 
 M = TypeVar("M")
 
@@ -47,6 +51,44 @@ class Identifier:
     """
 
     kind: str
+
+
+IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What every server that takes images takes, as far as any is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`Annotated[bytes | None, Image("image/png", max_bytes=500_000)]`: a picture that the model is shown beside the record.
+
+    In JSON (hashes, audits, caches) its size and SHA-256 stand in place of it. One that is larger, or whose first bytes are not
+    those of its type, makes its record invalid, and no other. `tokens` is what one image is taken to cost before the endpoint has
+    counted; `detail` goes to the endpoint as it is. Raises ConfigError for a type that servers do not take.
+    """
+
+    type: str
+    max_bytes: int = 4 * 1024 * 1024
+    tokens: int = 1000
+    detail: Literal["auto", "low", "high"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in IMAGE_TYPES:
+            raise ConfigError(f"marking an image as {self.type!r}: give one of {', '.join(IMAGE_TYPES)}")
+        if self.max_bytes < 1 or self.tokens < 1:
+            raise ConfigError("marking an image: max_bytes and tokens start at 1")
+
+    def digest(self, value: Any) -> Any:
+        """What stands for it in JSON."""
+        if not isinstance(value, bytes):
+            return value
+        return {"image": self.type, "bytes": len(value), "sha256": sha256(value).hexdigest()}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(self.digest, when_used="json-unless-none")
+        return cast(CoreSchema, {**handler(source), "serialization": written})
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"contentMediaType": self.type, "description": f"at most {self.max_bytes} bytes"}
 
 
 def marked(model: type[BaseModel], mark: type) -> dict[str, object]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from models.align import align
 from tests.support.scoring import Judged
@@ -117,3 +119,43 @@ def test_nesting_deeper_than_the_serialiser_spoils_one_item_only() -> None:
     deep = json.loads("[" * 300 + "]" * 300)
     aligned = align(reply({**good(IDS[0], 1), "x": deep}, good(IDS[1], 2)), IDS[:2], Judged)
     assert [item.status for item in aligned.items] == ["invalid", "answered"]
+
+
+class Loose(BaseModel):
+    """An answer whose text a number that is none could pass for."""
+
+    text: str | None = None
+    value: float | None = None
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize("field", ["text", "value"])
+def test_a_number_that_is_none_costs_its_own_record_the_answer(number: str, field: str) -> None:
+    """JSON has no such number: the record is invalid whatever the field would take, the neighbour keeps its answer."""
+    content = f'{{"answers": [{{"id": "a", "{field}": {number}}}, {{"id": "b", "value": 1.5, "text": "NaN"}}]}}'
+    bad, good = align(content, ["a", "b"], Loose).items
+    assert (bad.status, bad.why) == ("invalid", "a number of it is not finite")
+    assert orjson.dumps(bad.raw)
+    assert good.value == Loose(text="NaN", value=1.5)
+
+
+WHOLE = '{"answers": [{"id": "a", "value": 1.0}]}'
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (f"<think>what else?</think>{WHOLE}", "answered"),
+        (f"\n<think>\n\n</think>\n\n{WHOLE}", "answered"),
+        (f"<think>a</think>\n```json\n{WHOLE}\n```", "answered"),
+        (f"<think>{WHOLE}", "invalid"),
+        (f"<think>{WHOLE}</think>", "invalid"),
+        (f"so <think>a</think>{WHOLE}", "invalid"),
+        (f"<think>a</think>so {WHOLE}", "invalid"),
+        (f"<think>it says </think>{WHOLE}</think>{WHOLE}", "invalid"),
+        (f"</think>{WHOLE}", "invalid"),
+    ],
+)
+def test_only_a_whole_block_of_thoughts_before_all_else_is_dropped(content: str, status: str) -> None:
+    """What is left has to be the answer and nothing else; a block that is open, late or broken by its content is no answer."""
+    assert align(content, ["a"], Loose).items[0].status == status

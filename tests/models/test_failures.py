@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openai import _exceptions as sdk
 
 from models.completion import read_completion
-from models.failures import PLACES, Exhausted, Filtered, Overflow, cut_off, error_body, place, retry_after
+from models.failures import PLACES, BadImage, Exhausted, Filtered, Overflow, cut_off, error_body, muted, place, retry_after
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 REQUEST = httpx2.Request("POST", "http://h/v1/chat/completions")
@@ -61,12 +61,46 @@ def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[Mod
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [(429, "insufficient_quota", Exhausted), (400, "context_length_exceeded", Overflow), (400, "content_filter", Filtered)],
+    ("status", "error", "kind"),
+    [
+        (429, {"code": "insufficient_quota"}, Exhausted),
+        (429, {"type": "insufficient_quota", "code": None}, Exhausted),
+        (402, {"message": "Insufficient Balance"}, Exhausted),
+        (400, {"code": "Arrearage"}, Exhausted),
+        (400, {"code": "context_length_exceeded"}, Overflow),
+        (400, {"code": "tokens_too_long"}, Overflow),
+        (400, {"code": 400, "message": "This model's maximum context length is 6048 tokens."}, Overflow),
+        (400, {"message": "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]"}, Overflow),
+        (400, {"message": "max_tokens must be at least 1, got -186."}, Overflow),
+        (400, {"type": "exceed_context_size_error", "code": 400}, Overflow),
+        (500, {"type": "exceed_context_size_error", "code": 500}, Overflow),
+        (413, {}, Overflow),
+        (400, {"code": "content_filter"}, Filtered),
+        (400, {"code": "data_inspection_failed"}, Filtered),
+        (403, {"code": "messages_unsafe"}, Filtered),
+        (400, {"code": "invalid_request_error", "message": "Content Exists Risk"}, Filtered),
+        (400, {"detail": "Content Exists Risk"}, Filtered),
+        (400, {"code": "invalid_image_format"}, BadImage),
+        (403, {"code": "image_generation_denied"}, ModelRejected),
+        (500, {"message": "the context length of this"}, ModelUnavailable),
+    ],
 )
-def test_a_code_decides_where_the_status_is_not_enough(status: int, code: str, kind: type[ModelError]) -> None:
-    """Quota, context and content filter share their status with other things."""
-    assert type(place(status_error(status, {"error": {"code": code, "message": ""}}))) is kind
+def test_a_code_decides_where_the_status_is_not_enough(status: int, error: dict[str, object], kind: type[ModelError]) -> None:
+    """Quota, context, filter and image share their status with other things, and are said in many ways."""
+    assert type(place(status_error(status, {"error": error}))) is kind
+
+
+def test_the_text_of_an_error_is_its_status_alone() -> None:
+    """What the server wrote stays readable for the transport, and is in no text that a traceback shows."""
+    error = status_error(401, {"error": {"message": "Incorrect API key provided: sk-secret"}})
+    assert "sk-secret" in str(error_body(error))
+    assert (str(muted(error)), error.status_code) == ("status 401", 401)
+
+
+def test_only_what_looks_like_a_code_is_repeated() -> None:
+    """A code or param that is a sentence, or is no text at all, is left out of the message."""
+    error = place(status_error(400, {"error": {"code": "unsupported_value", "param": "you sent: sk-secret", "message": "x"}}))
+    assert "(400, unsupported_value)" in str(error)
 
 
 @pytest.mark.parametrize(("status", "worked_on"), [(429, False), (500, False), (502, False), (504, True), (524, True)])

@@ -140,7 +140,9 @@ def test_extra_parameters_go_into_the_body_and_may_set_the_limit() -> None:
     assert "max_tokens" not in body
 
 
-@pytest.mark.parametrize("name", ["model", "messages", "response_format", "stream", "n"])
+@pytest.mark.parametrize("name", [
+    "model", "messages", "response_format", "stream", "stream_options", "n", "tools", "tool_choice", "functions", "function_call",
+])  # fmt: skip
 def test_extra_may_not_set_what_is_ours(name: str) -> None:
     """What alignment rests on can not be configured away."""
     with pytest.raises(ConfigError, match=name):
