@@ -18,9 +18,9 @@ from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
 from models.contract import Ask, Weighing
 from models.marked import kinds_of, unseen
-from models.strict_schema import strict_schema
+from models.prompt import PromptBuilder
 from schemas.errors import ConfigError
-from schemas.marks import Identifier, Protected, Untrusted, marks
+from schemas.marks import Identifier, Image, Protected, Untrusted, marks
 from topics.decode import decoder
 from topics.spec import TopicSpec
 
@@ -173,6 +173,8 @@ def _features(agent: Agent) -> Iterator[str]:
         marked = any(isinstance(mark, Untrusted | Identifier) for mark in leaf.metadata)
         if leaf.kind is str and not marked and not leaf.bound("pattern"):
             yield f"feature {leaf.path!r} is free text: make it Annotated[str, Untrusted(max=...)], or a Literal"
+        elif leaf.kind is bytes and not any(isinstance(mark, Image) for mark in leaf.metadata):
+            yield f"feature {leaf.path!r} is bytes: make it Annotated[bytes | None, Image(\"image/png\")], or leave it out"
         elif leaf.kind in (Any, object) or (isinstance(leaf.kind, type) and issubclass(leaf.kind, Mapping)):
             yield f"feature {leaf.path!r} is open: list field by field what may be seen"
 
@@ -203,7 +205,7 @@ def _answers(agent: Agent) -> Iterator[str]:
     try:
         model = agent.answers
         if isinstance(agent.scorer, Ask):
-            strict_schema(model)
+            PromptBuilder(agent.scorer, "any")
             if not agent.scorer.prompt.strip():
                 yield "scorer: the prompt is empty"
     except ConfigError as error:

@@ -196,10 +196,11 @@ async def test_the_sandbox_and_the_scorecard_answer_every_example(agent: Agent) 
 
 
 class Leaky(BaseModel):
-    """Features with a protected name, free text, an open mapping, and a mark."""
+    """Features with a protected name, free text, bytes that are no image, an open mapping, and a mark."""
 
     age: int
     note: str
+    scan: bytes | None = None
     anything: dict[str, Any]
     born: Annotated[int, Protected("age")]
 
@@ -245,11 +246,13 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "protected name": (replace(CREDIT, features_model=Leaky), "feature 'age' has the name of Customer.age, which is Protected"),
     "protected mark": (replace(CREDIT, features_model=Leaky), "feature 'born' carries Protected('age')"),
     "free text": (replace(CREDIT, features_model=Leaky), "feature 'note' is free text"),
+    "bytes": (replace(CREDIT, features_model=Leaky), "feature 'scan' is bytes: make it Annotated[bytes | None, Image("),
     "open mapping": (replace(CREDIT, features_model=Leaky), "feature 'anything' is open"),
     "unbounded number": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'risk' is open"),
     "unbounded text": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'text' is open"),
     "unbounded list": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'tags' is open: give the list a max_length"),
     "never unsure": (replace(CREDIT, scorer=Ask(Open, "p")), "Open can not say that it does not know"),
+    "extra of ours": (replace(CREDIT, scorer=Ask(Open, "p", extra={"tools": []})), "extra may not set tools, that is ours"),
     "adverse unknown": (replace(CREDIT, adverse=("refuse",)), "adverse names 'refuse'"),
     "review unknown": (replace(CREDIT, review_outcome="look"), "review_outcome is 'look'"),
     "review adverse": (replace(CREDIT, adverse=("review",)), "review_outcome 'review' is adverse"),
