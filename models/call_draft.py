@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -21,11 +21,15 @@ from schemas.wire import rfc3339
 
 @dataclass(slots=True)
 class CallDraft:
-    """One attempt. Times are epoch milliseconds; `sent_ms` None means that it never left, and then there is no Call."""
+    """One attempt. Times are epoch milliseconds; `sent_ms` None means that it never left, and then there is no Call.
+
+    `left_at` is when it left in loop time, `tokens` what it then had reserved; `on_leave` is told of it.
+    """
 
     attempt: int
     queued_ms: int
     shuffle_seed: int | None = None
+    hedge_of: str | None = None
     call_id: str = field(default_factory=lambda: secrets.token_hex(16))
     sent_ms: int | None = None
     first_ms: int | None = None
@@ -33,6 +37,19 @@ class CallDraft:
     error: str | None = None
     body: bytes | None = None
     completion: Completion | None = None
+    left_at: float = 0.0
+    tokens: int = 0
+    on_leave: Callable[[], None] | None = None
+
+    def leave(self, now_ms: int, at: float, tokens: int) -> None:
+        """The request leaves now."""
+        self.sent_ms, self.left_at, self.tokens = now_ms, at, tokens
+        if self.on_leave is not None:
+            self.on_leave()
+
+    def hedge(self) -> CallDraft:
+        """A second request for the same records, since this one is slow. They have been queued since then."""
+        return CallDraft(self.attempt, self.queued_ms, self.shuffle_seed, hedge_of=self.call_id)
 
     def replied(self, completion: Completion, aligned: Aligned[Any]) -> None:
         """The status of a request that was answered, and what was wrong with the answer, in counts."""
@@ -61,6 +78,7 @@ class CallDraft:
             call_id=self.call_id,
             agent=agent,
             attempt=self.attempt,
+            hedge_of=self.hedge_of,
             manifest=manifest,
             endpoint=endpoint,
             parameters=parameters,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -32,6 +32,7 @@ from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
 from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
+from models.hedging import QUIET_SECONDS, Hedging
 from models.line import Line
 from models.passage import Passage
 from models.prompt import PromptBuilder, Request, Unwritable, size_of
@@ -71,17 +72,19 @@ class ChatScorer(Generic[A]):
     """A Scorer of tier "model". Raises ConfigError when made with an Ask that can not be sent.
 
     `line` is the model it asks, shared with other agents. `on_call` gets a Call for every HTTP request when it ends, whatever
-    became of it. `masking` names the policy by which questions were masked before they came here.
+    became of it. `masking` names the policy by which questions were masked before they came here. `hedging` lets a second request
+    leave for one that is slow; without it none does.
     """
 
     def __init__(
         self, ask: Ask[A], line: Line, *, agent: str, on_call: CallSink = ignore, manifest: str | None = None,
-        masking: str | None = None,
+        masking: str | None = None, hedging: Hedging | None = None,
     ) -> None:  # fmt: skip
         self._answer = ask.answer
         self._prompt = PromptBuilder(ask, line.model)
         self._line = line
         self._agent, self._manifest, self._masking, self._on_call = agent, manifest, masking, on_call
+        self._hedging = hedging
         self._closed = False
         line.hold()
 
@@ -165,7 +168,7 @@ class ChatScorer(Generic[A]):
             draft = CallDraft(attempt, queued, batch.seed)
             turn.asks(dialect)
             try:
-                completion, aligned = await self._exchange(request, dialect, batch, draft, deadline, limited)
+                (completion, aligned), draft = await self._sent(request, dialect, batch, draft, deadline, limited)
             except Refused as refused:
                 return self._failed(batch, refused.status, refused.why, draft)
             except TimeoutError:
@@ -198,6 +201,25 @@ class ChatScorer(Generic[A]):
         random.Random(seed).shuffle(order)  # noqa: S311  # repeatable from the seed in the Call, on purpose
         return _Batch([questions[place] for place in order], order, seed)
 
+    async def _sent(
+        self, request: Request, dialect: Dialect, batch: _Batch, draft: CallDraft, deadline: float, again: bool
+    ) -> tuple[tuple[Completion, Aligned[A]], CallDraft]:
+        """The request, or where it is slow the first of two that is answered, with the draft of that one.
+
+        At most one hedge for a batch: what was sent again since it failed is not hedged. Nor is a comparison.
+        """
+
+        def send(draft: CallDraft) -> Coroutine[Any, Any, tuple[Completion, Aligned[A]]]:
+            return self._exchange(request, dialect, batch, draft, deadline, again)
+
+        if self._hedging is None or draft.attempt > 1 or batch.questions[0].purpose != "decision":
+            return await send(draft), draft
+        return await self._hedging.race(send, draft, request.reserved, deadline, self._calm)
+
+    def _calm(self) -> bool:
+        """Whether nothing speaks against asking more than is needed: no 429 lately, and room for what is needed too."""
+        return asyncio.get_running_loop().time() - self._line.limited_at > QUIET_SECONDS and self.room()
+
     async def _exchange(
         self, request: Request, dialect: Dialect, batch: _Batch, draft: CallDraft, deadline: float, again: bool
     ) -> tuple[Completion, Aligned[A]]:
@@ -210,10 +232,11 @@ class ChatScorer(Generic[A]):
         )  # fmt: skip
         passage = Passage(line.gates, asking, deadline)
         try:
-            async with asyncio.timeout_at(deadline), passage:
-                draft.sent_ms, sent_at = line.clock(), loop.time()
+            async with asyncio.timeout_at(deadline) as limit, passage:
+                sent_at = loop.time()
+                draft.leave(line.clock(), sent_at, asking.tokens)
                 passage.ended = Ended("timeout")  # until it is known to have ended otherwise, it counts as cut off
-                if draft.attempt == 1:
+                if draft.attempt == 1 and draft.hedge_of is None:
                     line.retries(sent_at).sent(sent_at)
                 try:
                     reply = await line.endpoint.post(request.body)
@@ -221,6 +244,12 @@ class ChatScorer(Generic[A]):
                     completion = draft.completion = read_completion(reply.body)
                 except ModelError as error:
                     passage.ended = _ended(error, loop.time() - sent_at)
+                    if isinstance(error, ModelLimited):
+                        line.limited_at = loop.time()
+                    raise
+                except asyncio.CancelledError:
+                    if not limit.expired():
+                        passage.ended = Ended("cancelled", None, loop.time() - sent_at)
                     raise
                 counted = credible(completion.tokens, len(request.body))
                 passage.ended = Ended("served", counted, loop.time() - sent_at, None, reply.headers, 200)

@@ -14,10 +14,11 @@ from typing import Literal, Protocol
 from models.contract import Status
 from schemas.audit import Tokens
 
-End = Literal["served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent"]
+End = Literal["served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "cancelled", "unsent"]
 """How a request ended. "served" is any chat completion, whatever it says; "limited" is a 429 for the rate, "exhausted" one for
-quota or billing; "rejected" any other 4xx (401, 403, 404, 400) or a redirect; "protocol" a 200 that is no completion; "unsent"
-did not leave, since a later gate or the deadline forbade it."""
+quota or billing; "rejected" any other 4xx (401, 403, 404, 400) or a redirect; "protocol" a 200 that is no completion;
+"cancelled" left and was given up by us, for no fault of the endpoint; "unsent" did not leave, since a later gate or the deadline
+forbade it."""
 
 
 @dataclass(frozen=True, slots=True)

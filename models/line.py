@@ -6,6 +6,7 @@ found to understand, how its tokens relate to bytes.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +42,8 @@ class Line:
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
     of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `scout` and `tokens`
-    learn from the answers how it is to be asked and how it counts. A line is closed when the last who `hold` it has let go.
+    learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time. A line is
+    closed when the last who `hold` it has let go.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Line:
         self._retries: RetryBudget | None = None
         self.scout = Scout()
         self.tokens = TokenEstimate()
+        self.limited_at = -math.inf
         self.clock, self.chance = clock, chance
         self._holders = 0
 

@@ -15,8 +15,12 @@ from pydantic import BaseModel
 
 from models.cache import Cached
 from models.cache_store import Scope, SqliteStore
+from models.canary import Canary
 from models.cascade import Cascade, Tier
 from models.contract import Question, Scorer
+from models.flips import FlipMeter
+from models.hedge import Hedge
+from models.hedging import Hedging
 from models.instant import InstantScorer, NoModel
 from models.python_model import PythonScorer
 from models.sandbox import Sandbox, SandboxConfig
@@ -58,6 +62,20 @@ async def from_faulty_sandbox(stack: AsyncExitStack) -> Scorer:
     return chat((await stack.enter_async_context(Sandbox(SandboxConfig(faults=faults)))).base_url)
 
 
+async def hedged(stack: AsyncExitStack) -> Scorer:
+    hedge = Hedge(share=1.0)
+    for count in range(1, 10):
+        hedge.sent(10_000)
+        for _ in range(20):
+            hedge.ended(ASK.reserved(count), 0.01)
+    faults = SandboxConfig(faults={"hang": 0.2, "500": 0.1, "reset": 0.1}, latency="lognormal:10ms:1.0")
+    return chat((await stack.enter_async_context(Sandbox(faults))).base_url, hedging=Hedging(hedge))
+
+
+async def compared(stack: AsyncExitStack) -> Scorer:
+    return Canary(await from_sandbox(stack), FlipMeter(4), share=0.5)
+
+
 async def from_nowhere(stack: AsyncExitStack) -> Scorer:
     async with Sandbox() as server:
         gone = server.base_url
@@ -79,7 +97,9 @@ MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
     "chat": from_sandbox,
     "chat-faulty": from_faulty_sandbox,
     "chat-nowhere": from_nowhere,
+    "chat-hedged": hedged,
     "cached": from_cache,
+    "canary": compared,
     "cascade": from_cascade,
     "scorecard": lambda _stack: card(),
     "python": lambda _stack: PythonScorer(lambda many: [judge(one) for one in many], answer=Judged),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import strategies as st
@@ -59,8 +59,12 @@ def test_what_no_other_request_would_survive_opens_it_at_once(ended: Ended) -> N
 
 
 @pytest.mark.parametrize(
-    "ended", [Ended("limited", status=429), *(Ended("rejected", status=s) for s in (400, 422, 307)), Ended("unsent")]
-)
+    "ended",
+    [
+        Ended("limited", status=429), *(Ended("rejected", status=s) for s in (400, 422, 307)), Ended("unsent"),
+        Ended("cancelled"),
+    ],
+)  # fmt: skip
 def test_what_says_nothing_about_the_endpoint_never_opens_it(ended: Ended) -> None:
     """A 429 least of all."""
     breaker = Breaker(half)
@@ -125,7 +129,7 @@ class Machine(RuleBasedStateMachine):
             assert self.breaker.state == "half open"
 
     @precondition(lambda self: self.flying > 0)
-    @rule(kind=st.sampled_from(["served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent"]))
+    @rule(kind=st.sampled_from(get_args(End)))
     def end(self, kind: Any) -> None:
         self.flying -= 1
         self.breaker.left(Ended(kind), self.now)

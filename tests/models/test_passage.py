@@ -106,7 +106,7 @@ async def test_a_refusal_is_the_answer_and_nothing_is_sent() -> None:
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["deadline", "cancelled"])
 async def test_a_request_that_was_cut_off_counts_as_sent(cancelled: bool) -> None:
-    """At the deadline, or when the caller goes away: the gate is told "timeout" and no tokens, so that all it reserved counts."""
+    """At the deadline, or when the caller goes away: the gate is told which, and no tokens, so that all it reserved counts."""
     gate = Recorder("g", [])
     async with Sandbox(SandboxConfig(faults={"hang": 1.0})) as server:
         scorer = chat(server.base_url, gates=[gate])
@@ -117,7 +117,7 @@ async def test_a_request_that_was_cut_off_counts_as_sent(cancelled: bool) -> Non
             task.cancel()
         await asyncio.wait([task])
         await scorer.close()
-    assert [(ended.kind, ended.tokens) for ended in gate.told] == [("timeout", None)]
+    assert [(ended.kind, ended.tokens) for ended in gate.told] == [("cancelled" if cancelled else "timeout", None)]
 
 
 async def test_a_request_says_what_it_will_cost_and_whose_records_it_has() -> None:

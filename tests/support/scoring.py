@@ -48,9 +48,9 @@ def chat(base_url: str, calls: list[Call] | None = None, **options: Any) -> Chat
     """A chat scorer of ASK that collects its Calls in `calls`; pauses are short, since chance is near zero."""
     collected: list[Call] = [] if calls is None else calls
     agent, manifest = options.pop("agent", "test"), options.pop("manifest", None)
-    masking = options.pop("masking", None)
+    masking, hedging = options.pop("masking", None), options.pop("hedging", None)
     line = line_to(base_url, **options)
-    return ChatScorer(ASK, line, agent=agent, manifest=manifest, masking=masking, on_call=collected.append)
+    return ChatScorer(ASK, line, agent=agent, manifest=manifest, masking=masking, on_call=collected.append, hedging=hedging)
 
 
 def line_to(base_url: str, **options: Any) -> Line:

@@ -59,3 +59,12 @@ async def test_a_topic_that_is_not_there_or_ended_before_has_nothing(kafka: Loca
     assert len([record async for record in records_since(client, topic, 0)]) == 1
     later = int((TODAY + timedelta(days=1)).timestamp() * 1000)
     assert [record async for record in records_since(client, topic, later)] == []
+
+
+def test_records_are_counted_once_however_often_they_were_asked_about_beside() -> None:
+    """Comparisons and hedges are calls, cost and tokens; their records were counted with the call that they stand beside."""
+    usage = Usage()
+    for beside in ({}, {"purpose": "canary"}, {"hedge_of": "c"}):
+        usage.add(Call.model_validate_json(call("a")).model_copy(update=beside))
+    (spent,) = usage.rows.values()
+    assert (spent.calls, spent.records, spent.canaries, spent.hedges, spent.cost_micro) == (3, 2, 1, 1, 15)
