@@ -8,7 +8,7 @@ validated anew each time; whatever does not pass is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from models.align import checked
 from models.cache_store import AnswerStore, Scope
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
 from models.prompt import put
 from models.single_flight import SingleFlight
+from models.wrapper import Wrapper
 
 A = TypeVar("A", bound=BaseModel)
 Seat = asyncio.Future["Answer[Any] | None"]
@@ -58,7 +59,7 @@ class _Asked:
     answers: list[Answer[Any] | None] = field(default_factory=list)
 
 
-class Cached(Generic[A]):
+class Cached(Wrapper, Generic[A]):
     """A Scorer around `inner`, whose `name` is the model that is preferred: only its own answers are kept in `store`.
 
     A fallback's answer (another `model_requested`, or a way through a failover in `tiers`) is shared with those who asked at the
@@ -67,7 +68,7 @@ class Cached(Generic[A]):
 
     def __init__(self, inner: Scorer, store: AnswerStore, answer: type[A], scope: Scope) -> None:
         self.stats = CacheStats()
-        self._inner = inner
+        super().__init__(inner)
         self._store = store
         self._answer = answer
         self._scope = scope
@@ -76,11 +77,6 @@ class Cached(Generic[A]):
         self._putting = set[asyncio.Task[None]]()
         self._closed = False
         store.hold()
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """One answer per question in order, before `deadline` (loop time); those in the cache wait for those beside them."""
@@ -267,15 +263,6 @@ class Cached(Generic[A]):
         )  # fmt: skip
 
     # ---- the rest of the contract --------------------------------------------------------------------------------------
-    def room(self) -> bool:
-        """As the scorer within, also for what may be in the cache; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
-
     async def close(self) -> None:
         """Keep what was answered, then close the scorer within and let go of the store. Safe to call twice."""
         await asyncio.gather(*self._putting, return_exceptions=True)

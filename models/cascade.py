@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.band import CERTAIN, Band, Region, TierStats, band_of, number, region, says_insufficient
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Paced, Question, Scorer, Weighing
 from models.failover import SHARE
 from schemas.errors import ConfigError
 
@@ -232,6 +232,11 @@ class Cascade:
         for rung in self._rungs:
             if isinstance(rung.scorer, Paced):
                 rung.scorer.on_room(tell)
+
+    def weigh(self, features: BaseModel) -> int:
+        """By the count of the first model; 0 where that counts no tokens."""
+        model = self._first_model()
+        return model.weigh(features) if isinstance(model, Weighing) else 0
 
     def _first_model(self) -> Scorer:
         return next(rung.scorer for rung in self._rungs if rung.stats.tier != "scorecard")

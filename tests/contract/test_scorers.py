@@ -17,7 +17,7 @@ from models.cache import Cached
 from models.cache_store import Scope, SqliteStore
 from models.canary import Canary
 from models.cascade import Cascade, Tier
-from models.contract import Question, Scorer
+from models.contract import Question, Scorer, Weighing
 from models.flips import FlipMeter
 from models.hedge import Hedge
 from models.hedging import Hedging
@@ -25,7 +25,7 @@ from models.instant import InstantScorer, NoModel
 from models.python_model import PythonScorer
 from models.sandbox import Sandbox, SandboxConfig
 from models.scorecard import Bins, Scorecard
-from tests.support.scoring import Judged, Shown, chat, questions, soon
+from tests.support.scoring import ASK, Judged, Shown, chat, questions, soon
 
 
 class Other(BaseModel):
@@ -131,6 +131,15 @@ async def test_one_answer_per_question_in_order(scorer: Scorer) -> None:
     for question, answer in zip(asked, answers, strict=True):
         (alone,) = await scorer.score([question], soon(0.5))
         assert answer.status != "answered" or alone.status != "answered" or answer.value == alone.value
+
+
+@pytest.mark.parametrize("scorer", ["chat", "chat-hedged", "cached", "canary", "cascade"], indirect=True)
+async def test_what_asks_a_model_weighs_its_records(scorer: Scorer) -> None:
+    """Whatever stands around a model: a longer record has more tokens, and one that can not be written has none."""
+    assert isinstance(scorer, Weighing)
+    short, long = scorer.weigh(Shown(number=1)), scorer.weigh(Shown(number=1, note="twenty letters or so"))
+    assert 0 < short < long
+    assert scorer.weigh(Other()) == 0
 
 
 async def test_no_question_no_answer(scorer: Scorer) -> None:
