@@ -42,8 +42,8 @@ class Line:
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
     of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `scout` and `tokens`
-    learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time. A line is
-    closed when the last who `hold` it has let go.
+    learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time. A line
+    is closed when the last who `hold` it has let go.
     """
 
     def __init__(
