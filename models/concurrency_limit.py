@@ -55,7 +55,9 @@ class ConcurrencyLimit:
             self._adapt()
 
     def limited(self) -> None:
-        """A 429 that was not just another of the same moment."""
+        """A 429 that was not just another of the same moment. A limit that held nothing back was not what was too much."""
+        if not self._full:
+            return
         self._starting = False
         self._limit = max(1.0, self._limit * _LIMITED_CUT)
         self._round, self._full = 0, False

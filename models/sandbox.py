@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import math
 import random
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -22,29 +21,32 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from models.sandbox_account import Account, AccountLimits
 from models.sandbox_faults import ANSWER_FAULTS, COMPLETION_FAULTS, REFUSAL_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
 from models.sandbox_fill import fill, inlined
-from models.sandbox_limits import Bucket, latency
+from models.sandbox_limits import latency
 from models.sandbox_message import IMAGE_TOKENS, read_content, without_images
 from models.sandbox_moderation import moderation
 from models.sandbox_position import PositionNoise
 from models.sandbox_profiles import Refusal, profile
 from models.sandbox_prompt_cache import PromptCache
 from models.sandbox_rules import RULES
+from models.sandbox_schedule import Outage, Schedule
+from models.sandbox_timeline import Timeline
 from schemas.errors import ConfigError
 
 MODEL = "sandbox/transparent-rules"
 _MOST_BODY = 16 * 1024 * 1024
+_LONGEST = 86_400.0
 _PLAIN_SCHEMA = re.compile(r"JSON Schema \(([A-Za-z0-9_-]+)\): (\{.*\})\s*\Z", re.DOTALL)
-_BURST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxConfig:
-    """How the sandbox behaves.
+class SandboxConfig(AccountLimits):
+    """How the sandbox behaves, its limits included (models/sandbox_account.py).
 
-    `latency` as models.sandbox_limits.latency reads it. `rpm` and `tpm` are requests and tokens a minute, enforced
-    continuously with a second of burst. `schedule` names the faults of the first requests ("" for none), `faults` the
+    `latency` as models.sandbox_limits.latency reads it. `changes` and `outages` say what happens when, in seconds since the start
+    (models/sandbox_schedule.py). `schedule` names the faults of the first requests ("" for none), `faults` the
     probability of each for all others (names in models.sandbox_faults). `rejects` are request parameters answered with
     a 400, as by servers that do not know them: json_schema, json_object, max_tokens, max_completion_tokens, temperature.
     With `position_noise` answers get worse down a batch, with `prompt_cache` the beginning of a prompt that came before counts as
@@ -59,8 +61,8 @@ class SandboxConfig:
     port: int = 0
     api_key: str | None = field(default=None, repr=False)
     latency: str = "0ms"
-    rpm: int | None = None
-    tpm: int | None = None
+    changes: tuple[tuple[float, float], ...] = ()
+    outages: tuple[Outage, ...] = ()
     faults: Mapping[str, float] = field(default_factory=dict)
     schedule: tuple[str, ...] = ()
     rejects: frozenset[str] = frozenset()
@@ -76,18 +78,23 @@ class SandboxConfig:
 
 @dataclass(slots=True)
 class Meter:
-    """What the sandbox has seen since it started, by its own count."""
+    """What the sandbox has seen since it started, by its own count. `out` are requests that came while it was out.
+
+    `timeline` counts "came", "admitted" and "answered".
+    """
 
     requests: int = 0
     completions: int = 0
     records: int = 0
     limited: int = 0
+    out: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    timeline: Timeline = field(default_factory=Timeline)
 
     def as_json(self) -> dict[str, Any]:
         """The body of GET /sandbox/meter."""
@@ -96,9 +103,11 @@ class Meter:
             "completions": self.completions,
             "records": self.records,
             "limited": self.limited,
+            "out": self.out,
             "most_in_flight": self.most_in_flight,
             "tokens": {"input": self.input_tokens, "cached": self.cached_tokens, "output": self.output_tokens},
             "faults": dict(self.faults),
+            "timeline": self.timeline.as_json(),
         }
 
 
@@ -115,19 +124,23 @@ class _Asked:
 
 
 class Sandbox:
-    """`async with Sandbox(config) as sandbox: sandbox.base_url`. Raises ConfigError for a config that can not work."""
+    """`async with Sandbox(config) as sandbox: sandbox.base_url`. Raises ConfigError for a config that can not work.
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
+    `clock` in seconds is what limits and outages go by.
+    """
+
+    def __init__(self, config: SandboxConfig | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config or SandboxConfig()
         self.meter = Meter()
         chance = random.Random(self.config.seed)  # noqa: S311  # repeatable on purpose: faults and latency of a test run
         self._faults = FaultPlan(self.config.schedule, self.config.faults, chance)
         self._profile = profile(self.config.profile)
         self._latency = latency(self.config.latency, chance)
-        self._requests = Bucket(self.config.rpm, time.monotonic, _BURST_SECONDS) if self.config.rpm is not None else None
-        self._tokens = Bucket(self.config.tpm, time.monotonic, _BURST_SECONDS) if self.config.tpm is not None else None
+        self._schedule = Schedule(self.config.changes, self.config.outages)
+        self._account = Account(self.config, self._schedule, clock, random.Random(self.config.seed))  # noqa: S311  # the same
         self._prompts = PromptCache() if self.config.prompt_cache else None
         self._closing = asyncio.Event()
+        self._absences: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -153,10 +166,15 @@ class Sandbox:
             await self.close()
             raise ConfigError(f"starting the sandbox on {self.config.host}:{self.config.port}: {error.strerror}") from None
         self._port = int(self._runner.addresses[0][1])
+        if any(outage.kind == "refused" for outage in self.config.outages):
+            self._absences = asyncio.create_task(self._be_absent(site))
 
     async def close(self) -> None:
         """Stop listening and let go of requests that hang. Safe to call twice."""
         self._closing.set()
+        if self._absences is not None:
+            self._absences.cancel()
+            await asyncio.gather(self._absences, return_exceptions=True)
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
@@ -173,25 +191,48 @@ class Sandbox:
         return self._denied(request) or _json({"object": "list", "data": [model]})
 
     async def _read_meter(self, _request: web.Request) -> web.Response:
-        return _json(self.meter.as_json())
+        return _json(self.meter.as_json() | {"limits": self._account.as_json()})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         meter = self.meter
         meter.requests += 1
         meter.in_flight += 1
         meter.most_in_flight = max(meter.most_in_flight, meter.in_flight)
+        meter.timeline.add("came", self._account.second)
         try:
+            outage = self._schedule.outage(self._account.second)
+            if outage is not None:
+                return await self._out(request, outage)
             body = await request.read()
             return self._denied(request) or await self._answer(request, body)
         finally:
             meter.in_flight -= 1
 
+    async def _out(self, request: web.Request, outage: Outage) -> web.StreamResponse:
+        self.meter.out += 1
+        if outage.kind == "503":
+            return _error(503, "this sandbox is out, as it was told to be")
+        if outage.kind == "hang":
+            await self._pause(min(_LONGEST, outage.end - self._account.second))
+        return _reset(request)
+
+    async def _be_absent(self, site: web.TCPSite) -> None:
+        """Do not listen while connections are to be refused."""
+        for outage in self.config.outages:
+            if outage.kind == "refused":
+                await self._pause(outage.begin - self._account.second)
+                await site.stop()
+                await self._pause(min(_LONGEST, outage.end - self._account.second))
+                assert self._runner is not None
+                site = web.TCPSite(self._runner, self.config.host, self._port)
+                await site.start()
+
     async def _answer(self, request: web.Request, body: bytes) -> web.StreamResponse:
         input_tokens = _input_tokens(body)
-        limited = self._limited(input_tokens)
+        limited = self._limited(input_tokens, _output_limit(body) if self.config.charges == "reserved" else 0)
         if limited is not None:
             return limited
-        headers = self._limit_headers()
+        headers = self._account.headers()
         try:
             asked = self._take(_read(body, self.config.rejects), input_tokens)
         except _Refuse as problem:
@@ -211,8 +252,8 @@ class Sandbox:
         if self.config.position_noise is not None:
             text = self.config.position_noise.told(text, asked.schema, [record["features"] for record in asked.records or ()])
         output_tokens = _tokens(text.encode())
-        if self._tokens is not None:
-            self._tokens.take(output_tokens)
+        self._account.used(output_tokens)
+        self.meter.timeline.add("answered", self._account.second)
         self.meter.completions += 1
         self.meter.records += len(asked.records or ())
         self.meter.input_tokens += input_tokens
@@ -251,14 +292,15 @@ class Sandbox:
         elif fault in ("drip", "stall", "reset-body"):
             return await self._drip(request, body, fault)
         elif fault == "reset":
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response()  # goes nowhere: the connection is gone
+            return _reset(request)
         elif fault == "html":
             return web.Response(text="<html><body>Sign in to this network</body></html>", content_type="text/html")
         elif fault == "gzip":
             return web.Response(body=body, headers={"Content-Encoding": "gzip"}, content_type="application/json")
-        body = {"empty": b"{}", "truncated": body[: len(body) // 2], "huge": b" " * _MOST_BODY}.get(fault, body)
+        elif fault == "huge":
+            body = b" " * _MOST_BODY  # made here alone: for each answer it would cost more than the answer
+        elif fault in ("empty", "truncated"):
+            body = b"{}" if fault == "empty" else body[: len(body) // 2]
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _drip(self, request: web.Request, body: bytes, fault: str) -> web.StreamResponse:
@@ -294,26 +336,31 @@ class Sandbox:
             return None
         return _error(401, "this sandbox was started with an API key, and this is not it", code="invalid_api_key")
 
-    def _limited(self, cost: int) -> web.Response | None:
+    def _limited(self, input_tokens: int, output_limit: int) -> web.Response | None:
         """A 429 where a limit is reached; else the cost is taken."""
-        charges = [(bucket, cost) for bucket, cost in ((self._requests, 1), (self._tokens, cost)) if bucket is not None]
-        wait = max((bucket.wait(cost) for bucket, cost in charges), default=0.0)
+        account = self._account
+        wait = account.admit(input_tokens, output_limit)
         if wait <= 0:
-            for bucket, cost in charges:
-                bucket.take(cost)
+            self.meter.timeline.add("admitted", account.second)
             return None
         self.meter.limited += 1
-        hints = {"Retry-After": str(math.ceil(wait)), "Retry-After-Ms": str(math.ceil(wait * 1000))}
-        return _error(429, "rate limit reached", code="rate_limit_exceeded", headers=hints | self._limit_headers())
+        return _error(429, "rate limit reached", code="rate_limit_exceeded", headers=account.hints(wait) | account.headers())
 
-    def _limit_headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        for name, bucket in (("requests", self._requests), ("tokens", self._tokens)):
-            if bucket is not None:
-                headers[f"x-ratelimit-limit-{name}"] = str(bucket.per_minute)
-                headers[f"x-ratelimit-remaining-{name}"] = str(bucket.left)
-                headers[f"x-ratelimit-reset-{name}"] = f"{bucket.reset:.3f}s"
-        return headers
+
+def _output_limit(body: bytes) -> int:
+    """The tokens that the answer may have; none where the body says nothing readable of it."""
+    try:
+        request = orjson.loads(body)
+        limit = request.get("max_completion_tokens", request.get("max_tokens"))
+    except (orjson.JSONDecodeError, AttributeError):
+        return 0
+    return limit if isinstance(limit, int) and limit > 0 else 0
+
+
+def _reset(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # goes nowhere: the connection is gone
 
 
 class _Refuse(Exception):

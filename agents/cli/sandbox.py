@@ -12,6 +12,7 @@ import typer
 from models.sandbox import MODEL, Sandbox, SandboxConfig
 from models.sandbox_faults import FAULTS, parse_faults
 from models.sandbox_profiles import PROFILES
+from models.sandbox_schedule import parse_changes, parse_outages
 from schemas.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -25,6 +26,20 @@ def sandbox(
     ] = "50ms",
     rpm: Annotated[int | None, typer.Option(min=1, help="Requests a minute; past it 429 with Retry-After.")] = None,
     tpm: Annotated[int | None, typer.Option(min=1, help="Tokens a minute; past it 429 with Retry-After.")] = None,
+    by_the_minute: Annotated[
+        bool, typer.Option("--by-the-minute", help="Give limits out whole each minute; else they refill evenly.")
+    ] = False,
+    reserved: Annotated[
+        bool, typer.Option("--reserved", help="A request costs all the output tokens it allows; else those that it used.")
+    ] = False,
+    foreign: Annotated[float, typer.Option(min=0, max=1, help="The part of the limits that another client takes.")] = 0.0,
+    headers: Annotated[bool, typer.Option(help="Tell limits and waits in headers, as OpenAI does.")] = True,
+    changes: Annotated[
+        str, typer.Option(help="SECOND:FACTOR separated by commas: from that second so many times the limits, such as 40:0.5.")
+    ] = "",
+    outages: Annotated[
+        str, typer.Option(help="BEGIN-END:KIND in seconds, separated by commas: 503, refused or hang, such as 60-120:refused.")
+    ] = "",
     faults: Annotated[str, typer.Option(help=f"NAME=PROBABILITY separated by commas. Names: {', '.join(FAULTS)}.")] = "",
     api_key: Annotated[
         str | None, typer.Option(envvar="HEADRACE_SANDBOX_API_KEY", show_envvar=True, help="Accept requests with this key only.")
@@ -50,6 +65,8 @@ def sandbox(
         config = SandboxConfig(
             host=host, port=port, api_key=api_key, latency=latency, rpm=rpm, tpm=tpm, faults=parse_faults(faults), seed=seed,
             profile=profile, context=context, poison=poison,
+            window="by the minute" if by_the_minute else "evenly", charges="reserved" if reserved else "used", foreign=foreign,
+            headers=headers, changes=parse_changes(changes), outages=parse_outages(outages),
         )  # fmt: skip
         asyncio.run(_serve(config))
     except ConfigError as error:

@@ -1,4 +1,7 @@
-"""The sandbox in a process of its own: `async with serving(...) as base_url`."""
+"""The sandbox in a process of its own: `async with serving(...) as base_url`.
+
+Its configuration is that of SandboxConfig, but `changes` and `outages` as `headrace sandbox` takes them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox_schedule import parse_changes, parse_outages
 from tests.bench.processes import ROOT
 
 
@@ -36,7 +40,10 @@ async def serving(**config: Any) -> AsyncIterator[str]:
 
 async def main() -> None:
     """Serve until standard input ends."""
-    async with Sandbox(SandboxConfig(**json.loads(sys.argv[1]))) as sandbox:
+    given = json.loads(sys.argv[1])
+    given["changes"] = parse_changes(given.get("changes", ""))
+    given["outages"] = parse_outages(given.get("outages", ""))
+    async with Sandbox(SandboxConfig(**given)) as sandbox:
         sys.stdout.write(sandbox.base_url + "\n")
         sys.stdout.flush()
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
