@@ -161,7 +161,8 @@ async def test_a_hedge_that_costs_more_than_is_left_stays_and_a_lost_call_costs_
         scorer = chat(server.base_url, calls, hedging=hedging(), gates=gates, price=price)
         assert await one_by_one(scorer, 1) == ["answered"]
         won, lost = calls
-        assert (lost.cost_micro or 0) > lost.tokens_reserved > (won.cost_micro or 0) > 0
+        assert (lost.cost_micro or 0) > lost.tokens_reserved > 0, "input and all the output that it might have had"
+        assert (lost.cost_micro or 0) > (won.cost_micro or 0) > 0
         budget.take(0, 1, {DAY: budget.limit - int(1.5 * (lost.cost_micro or 0))})  # enough for one, not for two
         del calls[:]
         before = budget.total(DAY)

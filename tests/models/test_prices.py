@@ -79,6 +79,7 @@ WHOLE = Tokens(input=100, output=50)
         (Ended("served"), WHOLE),
         (Ended("timeout"), WHOLE),
         (Ended("protocol"), WHOLE),
+        (Ended("cancelled"), WHOLE),
         (Ended("unavailable", cut_off=True), WHOLE),
         *((Ended(kind), Tokens()) for kind in ("limited", "exhausted", "rejected", "unsent", "unavailable")),
     ],
@@ -91,7 +92,8 @@ def test_what_may_be_billed_counts_in_full(ended: Ended, tokens: Tokens) -> None
 def test_every_kind_of_end_is_thought_of() -> None:
     """A new one has to be placed here."""
     assert set(End.__args__) == {  # type: ignore[attr-defined]  # a Literal
-        "served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "unsent",
+        "served", "limited", "exhausted", "unavailable", "timeout", "rejected", "protocol", "cancelled",
+        "unsent",
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tests.bench.contenders.meter import configuration, report, tune_collector
@@ -86,7 +86,7 @@ def window(now: float, given: dict[str, Any]) -> tuple[float, float]:
     return now + given["seconds"] + 0.5, now + given["seconds"] - 0.5
 
 
-async def ended(tasks: list[asyncio.Future[Any]]) -> None:
+async def ended(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Wait for those that can still be answered, and let go of the rest."""
     if tasks:
         await asyncio.wait(tasks, timeout=AFTER)
