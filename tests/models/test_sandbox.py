@@ -74,7 +74,8 @@ async def test_usage_is_counted_alike_in_answers_and_at_the_meter() -> None:
             meter = await response.json()
     assert replies[0] == replies[1] == replies[2]
     assert replies[0]["total_tokens"] == replies[0]["prompt_tokens"] + replies[0]["completion_tokens"] > 0
-    assert meter["tokens"] == {"input": 3 * replies[0]["prompt_tokens"], "cached": 0, "output": 3 * replies[0]["completion_tokens"]}
+    told = {"input": 3 * replies[0]["prompt_tokens"], "cached": 0, "output": 3 * replies[0]["completion_tokens"]}
+    assert meter["tokens"] == told
     assert (meter["requests"], meter["completions"], meter["faults"]) == (3, 3, {})
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox does as providers and models do: prompts that begin alike are cheaper, records far down a batch are judged worse."""
+"""What the sandbox does as others do: prompts that begin alike are cheaper, records far down a batch are judged worse."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ async def test_far_down_a_batch_numbers_are_off_and_alone_they_are_not() -> None
     """The first eight are judged as alone; behind them it gets worse, within the range, and the same each time."""
     asked = [Question(f"d{n}", Shown(number=n)) for n in range(32)]
     async with Sandbox(SandboxConfig(position_noise=PositionNoise(8, 2.0))) as server:
-        in_order = {"chance": lambda: 0.5}
-        scorer = chat(server.base_url, **in_order)
+        scorer = chat(server.base_url, chance=lambda: 0.5)  # always the same order
         alone = [(await scorer.score([question], soon(20)))[0] for question in asked]
         once, twice = [await scorer.score(asked, soon(20)) for _ in range(2)]
         await scorer.close()

@@ -6,7 +6,7 @@ The sandbox drops a request when its client does, and then meters nothing of it;
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
@@ -22,15 +22,15 @@ REFUSAL = "I can not help with this."
 
 @dataclass(slots=True)
 class Served:
-    """One request. `who` is the API key that it came with, `digest` the SHA-256 of its body in hex, as in a Call; `user` the text
-    of its last message.
+    """One request. `who` is the API key that it came with, `digest` the SHA-256 of its body in hex, as in a Call; `records` the
+    features of the records in it.
 
     Times are epoch seconds, `ended` None while it is worked on; tokens are those of the reply's usage.
     """
 
     who: str
     digest: str
-    user: str
+    records: Sequence[Mapping[str, Any]]
     began: float
     ended: float | None = None
     input: int = 0
@@ -100,10 +100,10 @@ class Front:
         assert self._client is not None
         body = await request.read()
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        served = Served(key, sha256(body).hexdigest(), _user(body), time.time())
+        served = Served(key, sha256(body).hexdigest(), _records(body), time.time())
         self.log.append(served)
         try:
-            if any(word in served.user for word in self._poison):
+            if any(word in str(record) for record in served.records for word in self._poison):
                 served.poisoned = True
                 return self._refuse(served, len(body))
             async with self._client.post(f"{self._to}/chat/completions", data=body, headers=_headers(request)) as reply:
@@ -126,9 +126,14 @@ class Front:
         return web.json_response(reply | {"usage": usage})
 
 
-def _user(body: bytes) -> str:
-    text = orjson.loads(body)["messages"][-1]["content"]
-    return text if isinstance(text, str) else ""
+def _records(body: bytes) -> list[Mapping[str, Any]]:
+    """Of a request in the layout of models.prompt; whoever asks again adds messages behind it."""
+    for message in orjson.loads(body)["messages"]:
+        try:
+            return [record["features"] for record in orjson.loads(message["content"])["records"]]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return []
 
 
 def _headers(request: web.Request) -> dict[str, str]:

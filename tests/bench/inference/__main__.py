@@ -18,13 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.__main__ import machine
-from tests.bench.inference import cost, memory, spend
+from tests.bench.inference import cost, layers, memory, poison, quality, spend
 from tests.bench.inference.part import Part, Say
 from tests.bench.shared import Json
 
 PARTS: dict[str, Part] = {
     "cost": cost,
+    "layers": layers,
     "memory": memory,
+    "poison": poison,
+    "quality": quality,
     "spend": spend,
 }
 """In the order in which they run, by the name under which their results stand in the JSON object."""

@@ -1,4 +1,4 @@
-"""Part `spend`: two workers keep a day's budget, and one is killed in the middle of a call: what the model's meter says of the stop.
+"""Part `spend`: two workers keep a day's budget and one is killed in the middle of a call: what the model's meter says of it.
 
 Real workers as processes, on a real Apache Kafka. Before the sandbox stands a front that finishes what its client left, as a
 provider does: a request that is under way at the kill is paid. A token costs a millionth, so that tokens and money are one.
@@ -197,13 +197,11 @@ def tables(found: Json) -> Sequence[Table]:
     if not found["rounds"]:
         return []
     title = (
-        f"Two workers, a stop at {found['stop']:,} tokens, {found['records']} records, one killed in the middle of a call, which may "
-        f"have {found['in_flight_limit']} in flight; tokens by the model's meter"
+        f"Two workers, a stop at {found['stop']:,} tokens, {found['records']} records; one is killed in the middle of a call, "
+        f"{found['in_flight_limit']} in flight at most. Tokens by the model's meter"
     )
-    table = columns(
-        title, "killed at, of its half", "spent", "beyond the stop", "worked on at the kill", "tokens", "ended, not recorded", "tokens",
-        "beyond stop and both",
-    )  # fmt: skip
+    heads = ("killed at, of its half", "spent", "beyond the stop", "worked on then", "tokens", "ended, not recorded", "tokens")
+    table = columns(title, *heads, "beyond stop and both")
     shown = ("spent", "beyond", "in_flight", "in_flight_tokens", "ended_unrecorded", "ended_unrecorded_tokens", "past_the_bound")
     for row in found["rounds"]:
         table.add_row(f"{row['killed_at']:.0%}", *(f"{row[name]:,}" for name in shown))

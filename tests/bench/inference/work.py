@@ -60,6 +60,15 @@ def loans(count: int, seed: int = 1) -> list[Loan]:
     ]  # fmt: skip
 
 
+POISON = "something that is always refused"
+
+
+def poisoned(count: int, place: int) -> list[Loan]:
+    """So many applications in which the one at `place` is refused by whoever is asked."""
+    drawn = loans(count)
+    return [*drawn[:place], drawn[place].model_copy(update={"purpose": POISON}), *drawn[place + 1 :]]
+
+
 def messages(records: list[Loan], first: int) -> list[dict[str, str]]:
     """As one writes it by hand: instructions, then the records as JSON under ids."""
     data = [{"id": f"r{first + place}", "features": record.model_dump()} for place, record in enumerate(records)]
