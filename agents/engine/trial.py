@@ -14,7 +14,7 @@ from agents.engine.joins import Joins
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
 from agents.engine.spec import DecisionAgent
-from agents.engine.verdicts import Site
+from agents.engine.verdicts import Masked, Site, unmasked
 from models.contract import Scorer
 from topics.handover import Finished, Outbound, Slot, TopicPartition
 from topics.record import Raw
@@ -85,9 +85,9 @@ def numbered(records: Iterable[Raw]) -> list[Raw]:
 
 async def try_records(
     agent: Agent, records: Iterable[Raw], scorer: Scorer, *, tables: Mapping[str, Table] | None = None,
-    fallback: Scorer | None = None, site: Site | None = None,
+    fallback: Scorer | None = None, site: Site | None = None, masked: Masked = unmasked,
 ) -> AsyncIterator[TrialOutcome]:  # fmt: skip
-    """One outcome a record, in their order. `tables` holds the rows of the agent's joins, by join name.
+    """One outcome a record, in their order. `tables` holds the rows of the agent's joins, by join name; `masked` as in Pipeline.
 
     The caller closes nothing: the scorers are closed when the records are through. A defect of the engine is raised.
     """
@@ -95,7 +95,7 @@ async def try_records(
     joins = Joins(agent, tables or {}) if agent.joins else None
     pipeline = Pipeline(
         agent, site or Site(manifest="trial"), dead_letters="dead-letters", judgements="judgements", joins=joins,
-        wall_ms=lambda: int(time.time() * 1000), dead_letter_bytes=DEAD_LETTER_BYTES,
+        wall_ms=lambda: int(time.time() * 1000), dead_letter_bytes=DEAD_LETTER_BYTES, masked=masked,
     )  # fmt: skip
 
     def fatal(error: BaseException) -> None:
