@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
 from models.suspicion import suspicion
 from models.untrusted import untrusted_texts
+from models.wrapper import Wrapper
 
 
-class Apart:
+class Apart(Wrapper):
     """A Scorer around `inner`. `found` counts the records that were asked alone, by what was suspected.
 
     It has to stand inside a Redact, whose placeholders it reads, and around whatever asks a model in batches.
@@ -20,12 +21,7 @@ class Apart:
 
     def __init__(self, inner: Scorer) -> None:
         self.found = Counter[str]()
-        self._inner = inner
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
+        super().__init__(inner)
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in its order; in several calls at once where anything is suspected."""
@@ -54,16 +50,3 @@ class Apart:
         if why is not None:
             self.found[why] += 1
         return why
-
-    def room(self) -> bool:
-        """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
-
-    async def close(self) -> None:
-        """As the scorer within."""
-        await self._inner.close()

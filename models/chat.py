@@ -35,7 +35,7 @@ from models.gate import Asking, End, Ended, Refused
 from models.hedging import QUIET_SECONDS, Hedging
 from models.line import Line
 from models.passage import Passage
-from models.prompt import PromptBuilder, Request, Unwritable, size_of
+from models.prompt import PromptBuilder, Request, Unwritable, image_tokens_of, size_of
 from models.scout import Turn
 from schemas.audit import CallStatus
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
@@ -104,8 +104,9 @@ class ChatScorer(Generic[A]):
             self._line.pacer.on_room(self._agent, tell)
 
     def weigh(self, features: BaseModel) -> int:
-        """Prompt tokens of a record, at the tokens per byte that this line's endpoint has counted so far."""
-        return self._line.tokens.tokens(size_of(features))
+        """Prompt tokens of a record: text at the tokens per byte that the endpoint has counted so far, images by their marks."""
+        size = size_of(features)
+        return self._line.tokens.tokens(size) + image_tokens_of(features) if size else 0
 
     async def close(self) -> None:
         """Let go of the line. Safe to call twice."""

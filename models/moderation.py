@@ -6,14 +6,15 @@ What it flags is answered "refused" and not asked of the model. What it does not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 
-from models.contract import Answer, Paced, Question, Scorer, Status
+from models.contract import Answer, Question, Scorer, Status
 from models.endpoint import Endpoint
 from models.untrusted import untrusted_texts
+from models.wrapper import Wrapper
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 SHARE: Final = 1 / 3
@@ -23,7 +24,7 @@ _PAUSE: Final = 0.1
 _TRIES: Final = 2
 
 
-class Moderated:
+class Moderated(Wrapper):
     """A Scorer around `inner`, which is asked about what `endpoint` has nothing against only.
 
     All texts of a call go there in one request, as masked as they are: it has to stand inside a Redact. `model` names a
@@ -33,14 +34,9 @@ class Moderated:
     def __init__(self, inner: Scorer, endpoint: Endpoint, *, model: str | None = None) -> None:
         self.flagged = 0
         self.unanswered = 0
-        self._inner = inner
+        super().__init__(inner)
         self._endpoint = endpoint
         self._model = {} if model is None else {"model": model}
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in its order."""
@@ -82,15 +78,6 @@ class Moderated:
                     raise
                 await asyncio.sleep((error.retry_after if isinstance(error, ModelLimited) else None) or _PAUSE)
         raise AssertionError("the last try returns or raises")
-
-    def room(self) -> bool:
-        """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
 
     async def close(self) -> None:
         """Close the endpoint and the scorer within."""

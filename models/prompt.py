@@ -181,6 +181,16 @@ def size_of(features: BaseModel) -> int:
         return 0
 
 
+def image_tokens_of(features: BaseModel) -> int:
+    """What the images of a record are taken to cost, by their marks; 0 where they can not be sent."""
+    if not declared(type(features)):
+        return 0
+    try:
+        return sum(picture.mark.tokens for picture in pictures(features))
+    except Unusable:
+        return 0
+
+
 def _written(
     questions: Sequence[Question], ids: Sequence[str], pictured: bool
 ) -> tuple[list[Mapping[str, Any]], list[Shown]]:

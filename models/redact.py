@@ -6,15 +6,16 @@ real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from models.contract import Answer, Paced, Question, Scorer
+from models.contract import Answer, Question, Scorer
 from models.mask import Mask, Masked
+from models.wrapper import Wrapper
 
 
-class Redact:
+class Redact(Wrapper):
     """A Scorer around `inner`. A record that can not be masked is answered "invalid", and nothing of it is sent.
 
     `unmasked` counts those. `Answer.value` is put back, `Answer.raw` stays as it was said, `Answer.shown` is what was seen.
@@ -22,13 +23,8 @@ class Redact:
 
     def __init__(self, inner: Scorer, mask: Mask) -> None:
         self.unmasked = 0
-        self._inner = inner
+        super().__init__(inner)
         self._mask = mask
-
-    @property
-    def name(self) -> str:
-        """As of the scorer within."""
-        return self._inner.name
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in its order."""
@@ -48,19 +44,6 @@ class Redact:
             self.unmasked += 1
             # Nothing was shown: an audit must not take the features themselves for what was.
             return Answer("invalid", why=f"the features can not be masked ({type(error).__name__})", shown={})
-
-    def room(self) -> bool:
-        """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
-
-    def on_room(self, tell: Callable[[], None]) -> None:
-        """As the scorer within."""
-        if isinstance(self._inner, Paced):
-            self._inner.on_room(tell)
-
-    async def close(self) -> None:
-        """As the scorer within."""
-        await self._inner.close()
 
 
 def _put_back(answer: Answer[Any], masked: Masked) -> Answer[Any]:

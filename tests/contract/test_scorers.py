@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from models.apart import Apart
 from models.cache import Cached
 from models.cache_store import Scope, SqliteStore
 from models.canary import Canary
@@ -76,6 +77,10 @@ async def compared(stack: AsyncExitStack) -> Scorer:
     return Canary(await from_sandbox(stack), FlipMeter(4), share=0.5)
 
 
+async def apart(stack: AsyncExitStack) -> Scorer:
+    return Apart(await from_sandbox(stack))
+
+
 async def from_nowhere(stack: AsyncExitStack) -> Scorer:
     async with Sandbox() as server:
         gone = server.base_url
@@ -98,6 +103,7 @@ MAKERS: dict[str, Callable[[AsyncExitStack], Any]] = {
     "chat-faulty": from_faulty_sandbox,
     "chat-nowhere": from_nowhere,
     "chat-hedged": hedged,
+    "apart": apart,
     "cached": from_cache,
     "canary": compared,
     "cascade": from_cascade,
@@ -133,7 +139,7 @@ async def test_one_answer_per_question_in_order(scorer: Scorer) -> None:
         assert answer.status != "answered" or alone.status != "answered" or answer.value == alone.value
 
 
-@pytest.mark.parametrize("scorer", ["chat", "chat-hedged", "cached", "canary", "cascade"], indirect=True)
+@pytest.mark.parametrize("scorer", ["chat", "chat-hedged", "apart", "cached", "canary", "cascade"], indirect=True)
 async def test_what_asks_a_model_weighs_its_records(scorer: Scorer) -> None:
     """Whatever stands around a model: a longer record has more tokens, and one that can not be written has none."""
     assert isinstance(scorer, Weighing)

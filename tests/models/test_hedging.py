@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.admission import Limits
@@ -157,12 +157,11 @@ async def test_a_hedge_that_costs_more_than_is_left_stays_and_a_lost_call_costs_
     budget, calls = Budget(10_000_000), list[Call]()
     budget.take(0, 1, {})
     gates = (BudgetGate({"test": budget}, price, lambda: DAY), Slots(8, lambda: 0.01))
-    async with Sandbox(SandboxConfig(schedule=hanging(0, 2, 3))) as server:
+    async with Sandbox(SandboxConfig(schedule=hanging(1, 3, 4))) as server:
         scorer = chat(server.base_url, calls, hedging=hedging(), gates=gates, price=price)
-        assert await one_by_one(scorer, 1) == ["answered"]
-        won, lost = calls
-        assert (lost.cost_micro or 0) > lost.tokens_reserved > 0, "input and all the output that it might have had"
-        assert (lost.cost_micro or 0) > (won.cost_micro or 0) > 0
+        assert await one_by_one(scorer, 2) == ["answered"] * 2
+        _, won, lost = calls
+        assert (lost.cost_micro or 0) > max(lost.tokens_reserved, won.cost_micro or 0)
         budget.take(0, 1, {DAY: budget.limit - int(1.5 * (lost.cost_micro or 0))})  # enough for one, not for two
         del calls[:]
         before = budget.total(DAY)
@@ -261,6 +260,7 @@ def test_sizes_are_measured_apart_and_nothing_is_hedged_on_little_evidence() -> 
     assert hedge.delay(100) == hedge.usual(100) == 5.0, "what was long ago is forgotten"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["sent", "take", "refused"]), st.integers(1, 100_000))), st.floats(0, 1))
 def test_hedges_never_reserve_more_than_their_share(steps: list[tuple[str, int]], share: float) -> None:
     """Whatever the order of requests and hedges, and however many hedges were paid for and did not leave."""

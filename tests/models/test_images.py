@@ -59,6 +59,16 @@ def test_without_images_not_a_byte_is_different() -> None:
     assert orjson.loads(body)["messages"][0]["content"] == ASK.prompt + INSTRUCTIONS
 
 
+async def test_a_record_weighs_what_its_images_are_taken_to_cost() -> None:
+    """A limit of a batch's prompt tokens counts pictures by their marks and not by their bytes; what can not be sent is free."""
+    scorer = ChatScorer(ASK, line_to("http://127.0.0.1:9/v1"), agent="test")
+    bare = scorer.weigh(Seen(number=1))
+    pictured = scorer.weigh(Seen(number=1, photo=png(1), parts=[Part(close_up=JPEG)]))
+    assert 385 <= pictured - bare < 385 + 150
+    assert scorer.weigh(Seen(number=1, photo=b"no picture")) < bare + 100
+    await scorer.close()
+
+
 def test_each_image_follows_the_records_under_its_label() -> None:
     """Labels name record and field, the images come after them in order, and the prefix is the same with and without any."""
     features = Seen(number=1, photo=png(1), more=[png(2), png(3)], parts=[Part(), Part(close_up=JPEG)])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -252,6 +252,7 @@ def test_the_fallback_rule_fills_any_strict_schema_validly_and_always_alike(feat
     assert fill(item, features) == filled
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
 def test_records_weigh_the_bytes_that_they_take_in_a_request(notes: list[str]) -> None:
     """Escapes included: what a batch is estimated at is what its request grows by."""

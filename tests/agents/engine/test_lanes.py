@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.engine.batch import Batcher
@@ -23,6 +23,7 @@ def batcher_of(size: int, heaviest: float = 1e9, longest: float = 1e9, *, within
     return Batcher(weigh, size=size, within=within, max_bytes=heaviest, max_tokens=longest, reserve=reserve)
 
 
+@settings(deadline=None)
 @given(items, limits, st.randoms(use_true_random=False))
 def test_every_item_leaves_once_in_order_of_its_key_whatever_finishes_first(
     stream: list[tuple[str | None, int, int]], limit: tuple[int, int, int], random: object
@@ -75,6 +76,7 @@ def test_every_item_leaves_once_in_order_of_its_key_whatever_finishes_first(
     assert batcher.available == 0
 
 
+@settings(deadline=None)
 @given(items, limits, st.floats(0, 10), st.randoms(use_true_random=False))
 def test_what_reaches_a_limit_its_age_or_its_deadline_is_due_at_once_and_nothing_else(
     stream: list[tuple[str | None, int, int]], limit: tuple[int, int, int], within: float, random: object
