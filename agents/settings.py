@@ -116,6 +116,11 @@ class AgentSettings(BaseModel):
     canary_limit: Share = Field(
         default=0.05, description="Share of those whose answer may differ; where more do, batches shrink until they do not."
     )
+    hedge: Share = Field(
+        default=0.0,
+        description="Share of the tokens of its requests that may go into second requests, for those that take longer than all "
+        "but one in twenty. 0: none.",
+    )
     moderate: bool = Field(default=False, description="Ask HEADRACE_MODERATION about its free text first.")
 
 

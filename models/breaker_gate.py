@@ -24,6 +24,10 @@ class BreakerGate:
         """Whether a request would pass now."""
         return self.breaker.available(asyncio.get_running_loop().time())
 
+    def closed(self) -> bool:
+        """Whether the endpoint is well: nothing failed lately, nor is it only coming back."""
+        return self.breaker.state == "closed"
+
     async def enter(self, asking: Asking, deadline: float) -> Leave:
         """Pass at once. Raises Refused while the endpoint is given time."""
         now = asyncio.get_running_loop().time()

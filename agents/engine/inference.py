@@ -1,7 +1,7 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
     Redact -> Cascade -> scorecard
-                      -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Canary -> Watched -> ChatScorer -> gates
+                      -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Watched -> Canary -> ChatScorer -> gates
 
 What an agent does not use is not there. Gates are breaker, budget and admission of a model's line (agents/engine/model_lines.py).
 
@@ -36,6 +36,8 @@ from models.contract import Ask, CallSink, Question, Scorer
 from models.endpoint import Endpoint
 from models.failover import Candidate, Failover
 from models.flips import FlipMeter
+from models.hedge import Hedge
+from models.hedging import Hedging
 from models.instant import NoModel
 from models.marked import kinds_of
 from models.mask import Mask, mask_of
@@ -87,6 +89,7 @@ class Way:
     redact: Redact | None = None
     apart: list[Apart] = field(default_factory=list)
     moderated: list[Moderated] = field(default_factory=list)
+    hedges: list[tuple[Opened, Hedge]] = field(default_factory=list)
 
 
 class Inference:
@@ -121,6 +124,8 @@ class Inference:
             return {}
         given = self._settings.agent(agent.name)
         told: dict[str, Any] = {"canary": [given.canary, given.canary_limit]}
+        if given.hedge > 0:
+            told["hedge"] = given.hedge
         if given.cascade is not None:
             told["cascade"] = given.cascade.model_dump(mode="json", exclude_none=True)
             if given.cascade.cheap is not None and self.cheap is not None:
@@ -219,12 +224,11 @@ class Inference:
         for place, one in enumerate(opened):
             last = place == len(opened) - 1
             then = otherwise if last else f"asking {opened[place + 1].model.where}"
-            chat = ChatScorer(asker.ask, one.line, agent=agent.name, on_call=asker.on_call, manifest=asker.manifest,
-                              masking=asker.masking)  # fmt: skip
-            scorer: Scorer = Watched(chat, agent.name, then, self._watch)
+            scorer: Scorer = self._chat(asker, way, one)
             if given.canary > 0 and agent.batch.size > 1:
                 chain.meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
-                scorer = Canary(scorer, chain.meters[-1], share=given.canary)
+                scorer = Canary(scorer, chain.meters[-1], share=given.canary, spare=self._spare(agent.name))
+            scorer = Watched(scorer, agent.name, then, self._watch)
             chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available))
         found: Scorer = Failover(chain.candidates) if len(chain.candidates) > 1 else chain.candidates[0].scorer
         if asker.masking is not None and agent.batch.size > 1:
@@ -239,6 +243,23 @@ class Inference:
             found = Cached(found, way.store, asker.ask.answer, scope)
             way.cached.append(found)
         return found
+
+    def _chat(self, asker: For, way: Way, one: Opened) -> Scorer:
+        """The transport to one model, with hedges where the agent may have them and the endpoint is well."""
+        hedging = None
+        if asker.given.hedge > 0:
+            hedge = Hedge(share=asker.given.hedge)
+            way.hedges.append((one, hedge))
+            hedging = Hedging(hedge, steady=one.breaker.closed)
+        return ChatScorer(
+            asker.ask, one.line, agent=asker.agent.name, on_call=asker.on_call, manifest=asker.manifest, masking=asker.masking,
+            hedging=hedging,
+        )  # fmt: skip
+
+    def _spare(self, agent: str) -> Callable[[Question], bool]:
+        """Whether a question may be asked once more for the sake of comparing."""
+        budget = self.budgets.get(agent)
+        return lambda question: budget is None or not budget.thrifty(question.partition, utc_day())
 
     def _moderated(self, asker: For, way: Way, inner: Scorer) -> Scorer:
         """Behind the moderation endpoint, where the agent wants one; texts that are not marked as such are not looked at."""

@@ -73,6 +73,8 @@ DEFINITIONS: tuple[Definition, ...] = (
                "miss.", ("model", "result")),
     Definition("cache_entries", "counter", "Answers stored; evicted for age or size; errors: the file could not be used.",
                ("result",)),
+    Definition("model_hedges", "counter", "Second requests for slow ones: sent; won, those that answered first.",
+               (*MODEL, "result")),
     Definition("records_unmaskable", "counter", "Records that could not be masked, and were not sent to a model."),
     Definition("records_suspected", "counter", "Records asked alone since their text seems to speak to the model, by rule.",
                ("rule",)),
@@ -215,6 +217,10 @@ class ModelSource:
         yield from self._tiers(way)
         yield from self._kept(way)
         yield from self._masked(way)
+        for opened, hedge in way.hedges:
+            where = opened.model.endpoint, opened.model.name
+            yield "model_hedges", (*where, "sent"), hedge.stats.hedged
+            yield "model_hedges", (*where, "won"), hedge.stats.won
         for chain in way.chains:
             for opened, candidate in zip(chain.opened, chain.candidates, strict=True):
                 yield "model_passed_on", (opened.model.endpoint, opened.model.name), candidate.passed_on

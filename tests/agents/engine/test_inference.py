@@ -270,3 +270,21 @@ async def test_what_moderation_flags_is_not_asked_of_the_model() -> None:
         assert server.meter.records == 1
     assert statuses(answers) == ["refused", "answered"]
     assert answers[0].why.startswith("moderation:")
+
+
+async def test_slow_requests_are_asked_twice_where_an_agent_may() -> None:
+    """The setting reaches the transport: hedges are counted, and the manifest says so."""
+    agent = simple_agent(ASKING, name="asking")
+    schedule = ("",) * 40 + ("hang",)
+    async with Sandbox(SandboxConfig(schedule=schedule, latency="5ms")) as server:
+        settings = Settings(model_base_url=server.base_url, agents={"asking": {"hedge": 0.5, "canary": 0}})
+        inference = Inference(settings, [agent], ModelWatch())
+        calls = list[Call]()
+        scorer = inference.scorer(agent, manifest="m", on_call=calls.append)
+        said = [statuses(await scorer.score(questions(1), soon(20))) for _ in range(41)]
+        await scorer.close()
+    assert said == [["answered"]] * 41
+    assert inference.described(agent)["hedge"] == 0.5
+    counted = {(name, labels): value for name, labels, value in ModelSource(inference, "asking").samples()}
+    assert counted["model_hedges", (server.base_url, settings.model_name, "won")] >= 1
+    assert any(call.hedge_of is not None for call in calls)
