@@ -59,6 +59,7 @@ COMMANDS = {
     "verify": Entry("agents.cli.verify:verify", "Account for every input record, from the topics alone.", LOOK),
     "usage": Entry("agents.cli.usage:usage", "Report tokens and cost by agent, tenant, model and day.", LOOK),
     "explain": Entry("agents.cli.explain:explain", "Tell the whole story of one decision.", LOOK),
+    "cache": Entry("agents.cli.cache:app", "Erase answers of models that were kept.", LOCAL),
     "sandbox": Entry("agents.cli.sandbox:sandbox", "Serve an OpenAI-compatible model that is none.", LOCAL),
     "broker": Entry("agents.cli.broker:broker", "Start a broker: the embedded one, or Apache Kafka.", LOCAL),
     "version": Entry("agents.cli.main:version", "Print the version.", LOOK),

@@ -280,7 +280,7 @@ class Inference:
     def _store(self, asker: For) -> SqliteStore | None:
         if asker.given.cache is None:
             return None
-        path = Path(self._settings.data_dir) / "cache" / f"{asker.agent.name}.sqlite"
+        path = cache_file(self._settings, asker.agent.name)
         return SqliteStore(path, most_bytes=self._settings.cache_bytes, most_age=millis(asker.given.cache) / 1000)
 
     def owned(self, agent: Agent) -> Callable[[float], None] | None:
@@ -293,6 +293,11 @@ class Inference:
                 opened.admission.share(agent.name, part * self._weights[agent.name])
 
         return tell
+
+
+def cache_file(settings: Settings, agent: str) -> Path:
+    """Where the answers that are kept for an agent lie."""
+    return Path(settings.data_dir) / "cache" / f"{agent}.sqlite"
 
 
 def wall_ms() -> int:
