@@ -226,7 +226,8 @@ class Cached(Wrapper, Generic[A]):
     def _key(self, question: Question) -> bytes | None:
         scope = self._scope
         try:
-            said = orjson.dumps([scope.tenant, scope.manifest, self.name, put(question)], option=orjson.OPT_SORT_KEYS)
+            whose = [scope.tenant, scope.manifest, scope.endpoint, self.name]
+            said = orjson.dumps([*whose, put(question)], option=orjson.OPT_SORT_KEYS)
         except (TypeError, ValueError):
             return None  # the prompt finds a way to write some of these, one that is not worth a second canonical form
         return sha256(said).digest()

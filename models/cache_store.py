@@ -51,11 +51,15 @@ _CLEAR = "DELETE FROM answers_1 WHERE tenant = ? AND (? IS NULL OR agent = ?)"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose answers they are. `manifest` is the hash of everything that shapes them besides the question and the model."""
+    """Whose answers they are. `manifest` is the hash of everything that shapes them besides the question and the model.
+
+    `endpoint` is where that model is: one name may be two models at two places.
+    """
 
     tenant: str
     agent: str
     manifest: str
+    endpoint: str = ""
 
 
 @dataclass(slots=True)

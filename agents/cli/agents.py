@@ -24,7 +24,7 @@ from agents.engine.inference import Inference
 from agents.engine.joins import MemoryTable
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import DecisionAgent
-from agents.engine.topology import placed
+from agents.engine.topology import placed, tuned
 from agents.engine.trial import TrialOutcome, try_records
 from agents.settings import Settings
 from models.contract import Ask, Scorer, ignore
@@ -143,11 +143,13 @@ def try_agent(
     """Decide the records on standard input, one JSON a line, and print one outcome a line as JSON. Needs no Kafka.
 
     A line is {"topic", "key", "value", "headers", "partition", "offset", "timestamp"}, all but value optional, or the bare
-    value. Rows of joined topics are taken in first, wherever they stand. A line that is no record has an outcome too; where
+    value. What a configured model answers is paid for, and counts towards no budget.
+
+    Rows of joined topics are taken in first, wherever they stand. A line that is no record has an outcome too; where
     no line is one, the command ends with status 1.
     """
     settings = Settings()
-    agent = placed(chosen_agents(found_agents(settings), [name])[0], Registry(settings.topics))
+    agent = placed(tuned(chosen_agents(found_agents(settings), [name])[0], settings), Registry(settings.topics))
     who = model or (TryModel.CONFIGURED if settings.model_base_url else TryModel.SANDBOX)
     lines = list(parse_lines(sys.stdin.buffer, agent.reads.topic))
     if not asyncio.run(_try(agent, lines, who, settings)):
@@ -200,7 +202,12 @@ async def _scorer(agent: Agent, who: TryModel, settings: Settings) -> AsyncItera
 
 
 def _asking(agent: Agent, settings: Settings) -> Scorer:
-    """As a worker would ask: what is masked there is masked here, under a key of the moment where none is set."""
+    """As a worker would ask, and masked as there, under a key of the moment where none is set.
+
+    But nothing is kept (the next trial may be of another prompt) and nothing held to a budget: no partition is there to carry it.
+    """
+    given = settings.agent(agent.name).model_copy(update={"cache": None, "budget": None, "budget_soft": None})
+    settings = settings.model_copy(update={"agents": {agent.name: given}})
     if settings.masking_key is None:
         settings = settings.model_copy(update={"masking_key": SecretStr(secrets.token_hex(32))})
     return Inference(settings, [agent], ModelWatch(), budgeted=False).scorer(agent, manifest="trial", on_call=ignore)

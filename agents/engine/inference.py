@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agents.engine.duration import millis
-from agents.engine.model_lines import Model, Opened, cheap_of, models_of
+from agents.engine.model_lines import Identity, Model, Opened, cheap_of, models_of
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
@@ -107,6 +107,7 @@ class Inference:
         self._weights = weights(agents, settings)
         self.budgets = budgets(agents, settings, self.asked) if budgeted else {}
         self._ways: dict[str, Way] = {}
+        self._lines: dict[Identity, Opened] = {}
         self._masks: dict[str, Mask | None] = {}
 
     @property
@@ -146,8 +147,7 @@ class Inference:
             return ask
         if not self.models:
             return NoModel()
-        if not self.opened:
-            self.opened = tuple(Opened(model, self.budgets) for model in self.asked)
+        self._open()
         mask = self.mask(agent)
         given = self._settings.agent(agent.name)
         asker = For(agent, ask, given, manifest, on_call, recorded, mask.policy if mask is not None else None)
@@ -157,6 +157,18 @@ class Inference:
             return scorer
         way.redact = Redact(scorer, mask)
         return way.redact
+
+    def _open(self) -> None:
+        """Each model at each place once, whatever it is named for: two lines to one account would have its limits twice."""
+        if self.opened:
+            return
+        for model in self.asked:
+            if model.identity not in self._lines:
+                self._lines[model.identity] = Opened(model, self.budgets)
+        self.opened = tuple(self._lines.values())
+
+    def _lines_of(self, *models: Model) -> list[Opened]:
+        return list(dict.fromkeys(self._lines[model.identity] for model in models))
 
     def mask(self, agent: Agent) -> Mask | None:
         """How the agent's features are masked before a language model sees them; None where nothing has to be."""
@@ -189,9 +201,9 @@ class Inference:
 
     def _cascade(self, asker: For, way: Way) -> Scorer:
         """The model, behind those who are asked before it."""
-        agent, given, models = asker.agent, asker.given.cascade, len(self.models)
+        agent, given = asker.agent, asker.given.cascade
         way.store = self._store(asker)
-        strong = self._chain(asker, way, self.opened[:models], agent.on_no_answer)
+        strong = self._chain(asker, way, self._lines_of(*self.models), agent.on_no_answer)
         if given is None:
             return strong
         where = f"reading HEADRACE_AGENTS for {agent.name}: cascade"
@@ -204,7 +216,7 @@ class Inference:
             if self.cheap is None:
                 raise ConfigError(f"{where}: no cheap model is configured; set HEADRACE_MODEL_CHEAP, or leave `cheap` out")
             then = f"asking {self.models[0].where}"
-            cheap = Tier(self._chain(asker, way, self.opened[models:], then), given.cheap)
+            cheap = Tier(self._chain(asker, way, self._lines_of(self.cheap), then), given.cheap)
         budget = self.budgets.get(agent.name)
 
         def thrifty(question: Question) -> bool:
@@ -239,7 +251,7 @@ class Inference:
         if budget is not None:
             found = WithinBudget(found, budget, utc_day, asker.recorded)
         if way.store is not None:
-            scope = Scope(self._settings.tenant, agent.name, asker.manifest)
+            scope = Scope(self._settings.tenant, agent.name, asker.manifest, opened[0].model.endpoint)
             found = Cached(found, way.store, asker.ask.answer, scope)
             way.cached.append(found)
         return found
@@ -325,6 +337,16 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
 
 
 def weights(agents: Sequence[Agent], settings: Settings) -> dict[str, float]:
-    """Each agent's part of the account's limits: HEADRACE_AGENTS says it, or all of this process that ask have equal parts."""
+    """Each agent's part of the account's limits: as HEADRACE_AGENTS says; the others of this process share what is left.
+
+    Raises ConfigError where those that are set are more than there is, or leave nothing.
+    """
     asking = [agent.name for agent in agents if isinstance(agent.scorer, Ask)]
-    return {name: settings.agent(name).weight or 1 / len(asking) for name in asking}
+    found = {name: weight for name in asking if (weight := settings.agent(name).weight) is not None}
+    others = [name for name in asking if name not in found]
+    left = 1 - sum(found.values())
+    if left < -1e-9 or (others and left < 1e-9):
+        nothing = f", and leave nothing for {', '.join(others)}" if others else ""
+        told = ", ".join(f"{name} {weight:g}" for name, weight in found.items())
+        raise ConfigError(f"reading HEADRACE_AGENTS: the weights ({told}) are {1 - left:g} in all{nothing}; keep them below 1")
+    return found | {name: left / len(others) for name in others}

@@ -12,6 +12,7 @@ from typing import Any
 
 from agents.engine.spec import DecisionAgent
 from models.contract import Ask
+from models.prompt import INSTRUCTIONS, PICTURED
 from schemas.manifest import Manifest
 
 Agent = DecisionAgent[Any, Any, Any]
@@ -29,6 +30,7 @@ def manifest_of(agent: Agent, *, models: Sequence[str], asking: Mapping[str, Any
         parameters["fallback_models"] = list(models[1:])
     parameters |= asking or {}
     if ask is not None:
+        parameters["instructions"] = sha256((INSTRUCTIONS + PICTURED).encode()).hexdigest()[:16]
         parameters |= {"temperature": ask.temperature, "max_tokens": ask.max_tokens, **ask.parameters}
     policy = {
         "outcomes": list(agent.outcomes), "adverse": list(agent.adverse), "adverse_alone": agent.adverse_alone,

@@ -17,6 +17,8 @@ from models.line import Line
 from models.prices import Price, configured, listed
 from schemas.errors import ConfigError
 
+Identity = tuple[str, str, str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -33,6 +35,11 @@ class Model:
     def endpoint(self) -> str:
         """Its endpoint, without credentials."""
         return without_credentials(self.base_url)
+
+    @property
+    def identity(self) -> Identity:
+        """What makes it the same account: address, name and key."""
+        return self.base_url, self.name, self.api_key
 
     @property
     def where(self) -> str:

@@ -146,7 +146,7 @@ async def test_a_repeat_is_not_asked_and_says_where_it_is_from(tmp_path: Path, m
 @pytest.mark.parametrize(
     "other",
     [
-        Scope("shop", "test", "m1"), Scope("bank", "test", "m2"),
+        Scope("shop", "test", "m1"), Scope("bank", "test", "m2"), Scope("bank", "test", "m1", "http://elsewhere/v1"),
         "another model", "another number", "masked otherwise",
     ],
 )  # fmt: skip

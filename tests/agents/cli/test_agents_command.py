@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from agents import credit_risk
 from agents.cli.agents import app
-from models.sandbox import MODEL
+from models.sandbox import MODEL, Sandbox
 from schemas.errors import AgentError, ConfigError
 
 FIXTURES = Path(__file__).resolve().parents[2] / "data" / "agents"
@@ -165,3 +166,17 @@ def test_try_fails_where_no_line_is_a_record() -> None:
     result = CliRunner().invoke(app, ["try", "credit-risk", "--model", "scorecard"], input=line("x", partition=-1).encode())
     assert json.loads(result.stdout)["kind"] == "malformed"
     assert result.exit_code == 1
+
+
+async def test_a_trial_keeps_nothing_of_the_prompt_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever changes a prompt and tries again asks again, whatever a worker keeps; the settings of calls hold."""
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path))
+    async with Sandbox() as server:
+        monkeypatch.setenv("HEADRACE_MODEL_BASE_URL", server.base_url)
+        monkeypatch.setenv("HEADRACE_AGENTS", '{"support-triage": {"cache": "1h", "batch_size": 1, "budget": "0.000001"}}')
+        lines = [json.dumps({"conversation_id": f"c{n}", "sender": "customer", "text": "Hello.", "id": f"{n}"}) for n in range(3)]
+        for turn in (1, 2):
+            outcomes = await asyncio.to_thread(tried, "support-triage", "--model", "configured", lines=lines)
+            assert [outcome["kind"] for outcome in outcomes] == ["decision"] * 3
+            assert server.meter.requests == 3 * turn
+    assert not (tmp_path / "cache").exists()

@@ -86,6 +86,35 @@ def test_unless_it_is_set_agents_that_ask_have_equal_parts() -> None:
     assert weights(agents, Settings()) == {"a": 0.5, "b": 0.5}
 
 
+def test_agents_without_a_weight_share_what_is_left() -> None:
+    """Whoever has none never adds to more than the account; where nothing is left it is said by name."""
+    agents = [simple_agent(ASKING, name=name) for name in "abc"]
+    given = {"a": {"weight": 0.5}}
+    assert weights(agents, Settings(agents=given)) == {"a": 0.5, "b": 0.25, "c": 0.25}
+    for wrong in ({"a": {"weight": 1}}, {"a": {"weight": 0.7}, "b": {"weight": 0.7}}):
+        with pytest.raises(ConfigError, match="HEADRACE_AGENTS: the weights"):
+            weights(agents, Settings(agents=wrong))
+
+
+async def test_a_model_that_is_named_twice_is_one_account(tmp_path: Path) -> None:
+    """The cheap model and a fallback at one address have one line; of one name at two addresses each keeps its own answers."""
+    agent = simple_agent(ASKING, name="asking")
+    cascade = {"field": "risk", "cheap": [0, 100], "sample": 0}
+    async with Sandbox() as here, Sandbox() as there:
+        twice = {"base_url": here.base_url, "name": "local"}
+        settings = Settings(
+            model_base_url=there.base_url, model_name="local", model_cheap=twice, model_fallbacks=(twice,),
+            data_dir=str(tmp_path), agents={"asking": {"cache": "1h", "cascade": cascade, "canary": 0}},
+        )  # fmt: skip
+        inference = Inference(settings, [agent], ModelWatch())
+        for _ in range(2):
+            (answer,) = await answers_of(inference, agent, [50])
+            assert answer.endpoint == there.base_url, "never the cheap one's answer in the strong one's place"
+        assert len(inference.opened) == 2
+        assert (here.meter.requests, there.meter.requests) == (1, 1)
+    assert answer.cache == "hit"
+
+
 async def test_whoever_answers_is_named_and_the_alarm_of_a_refused_key_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A key that is refused: the next model is asked, the log names both, shares are told to both lines."""
     agent = simple_agent(ASKING, name="asking")
