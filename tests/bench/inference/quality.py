@@ -43,7 +43,8 @@ SIZES = (1, 4, 8, 16, 32)
 NOISE = PositionNoise(sound=4, points=2.0)
 FLIP_LIMIT, SHARE, WINDOW = 0.05, 0.2, 100
 DEADLINE = 600.0
-LOCAL_SIZES, LOCAL_RECORDS, LOCAL_SECONDS = (1, 4, 8), 8, 240.0
+LOCAL_SIZES, LOCAL_RECORDS, LOCAL_SECONDS = (1, 4, 8), 8, 60.0
+"""The last for each call: what has no answer by then is told as unanswered."""
 
 
 async def measure(*, quick: bool, say: Say) -> Json:
@@ -133,11 +134,13 @@ def _asking(
     return ChatScorer(ask, Line(base_url, None, MODEL, chance=chance), agent="bench", on_call=on_call)
 
 
-async def _ask_all(scorer: Scorer, questions: Sequence[Question], size: int) -> list[Answer[Any]]:
+async def _ask_all(
+    scorer: Scorer, questions: Sequence[Question], size: int, seconds: float = DEADLINE
+) -> list[Answer[Any]]:
     """All of them, `size` a call, one call after the other."""
     answers: list[Answer[Any]] = []
     for start in range(0, len(questions), size):
-        answers += await scorer.score(questions[start : start + size], asyncio.get_running_loop().time() + DEADLINE)
+        answers += await scorer.score(questions[start : start + size], asyncio.get_running_loop().time() + seconds)
     return answers
 
 
@@ -208,7 +211,7 @@ async def _over_time(records: Labelled, *, decisions: int, size: int = 32, steps
 
 
 async def _local(records: Labelled, say: Say) -> Json:
-    """A few records asked of a small real model, alone and in batches. What it left out has no answer."""
+    """A few records asked of a small real model, alone and in batches. What it left out, or had no time for, has no answer."""
     reason = local.missing()
     if reason is not None:
         say(f"quality: the local model is left out: {reason}")
@@ -216,17 +219,13 @@ async def _local(records: Labelled, say: Say) -> Json:
     few = replace(records, questions=records.questions[:LOCAL_RECORDS], bad=records.bad[:LOCAL_RECORDS])
     rows: list[Json] = []
     server: AbstractAsyncContextManager[local.LocalModel] = local.LocalModel()
-    begun = time.monotonic()
     async with server as model:
         alone: Sequence[Answer[Any]] = ()
         for size in LOCAL_SIZES:
-            if time.monotonic() - begun > LOCAL_SECONDS:
-                say(f"quality, local model: no time left for {size} a call")
-                break
             calls = list[Call]()
             scorer = _asking(few.ask, model.base_url, on_call=calls.append)
             started = time.monotonic()
-            answers = await _ask_all(scorer, few.questions, size)
+            answers = await _ask_all(scorer, few.questions, size, LOCAL_SECONDS)
             await scorer.close()
             alone = alone or answers
             decided = sum(answer.status == "answered" for answer in answers)
