@@ -160,6 +160,8 @@ def _judged(told: Mapping[str, Any]) -> Iterator[str]:
         yield from _block("  parameters", manifest.get("parameters"))
     for call in told["calls"]:
         yield from _call(call, body.get("call_id"))
+    if judgement.get("position") is not None:
+        yield f"record {judgement['position'] + 1} of its call, answered by {judgement.get('endpoint') or 'no endpoint'}"
     yield from _block("raw answer", judgement.get("raw_answer"))
     yield from _block("answer", judgement.get("answer"))
     if judgement.get("status") not in (None, "answered"):
@@ -175,17 +177,28 @@ def _judged(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"  reason {reason['code']} ({reason['origin']}): {reason['text']}"
 
 
+def _model(call: Mapping[str, Any]) -> str:
+    """Who was asked and where, and who says to have answered where that is another name."""
+    asked, returned = call.get("model_requested"), call.get("model_returned")
+    other = f", answered as {returned}" if returned and returned != asked else ""
+    return f"{asked} at {call.get('endpoint')}{other}"
+
+
 def _call(call: Mapping[str, Any], decisive: str | None) -> Iterator[str]:
     mark = ", the answer came from it" if call.get("call_id") == decisive else ""
     if call.get("purpose") == "canary":
         mark = ", to compare: alone, beside the batch; nothing is decided by it"
-    model = call.get("model_returned") or call.get("model_requested")
     tokens = call.get("tokens") or {}
-    yield f"call {call.get('call_id')}: {call.get('status')}, attempt {call.get('attempt')}, {model}{mark}"
+    yield f"call {call.get('call_id')}: {call.get('status')}, attempt {call.get('attempt')}, {_model(call)}{mark}"
     yield (
         f"  {len(call.get('records') or [])} records, {tokens.get('input', 0)} tokens in and {tokens.get('output', 0)} out, "
-        f"{call.get('queued_at')} to {call.get('done_at')}"
+        f"queued {call.get('queued_at')}, sent {call.get('sent_at')}, done {call.get('done_at')}"
     )
+    if call.get("masking"):
+        yield f"  masked by {call['masking']}"
+    if call.get("shuffle_seed") is not None:
+        yield f"  order of its records by seed {call['shuffle_seed']}, nonce {call.get('nonce')}"
+    yield f"  request sha256 {call.get('request_hash')}, response {call.get('response_hash')}"
     if call.get("hedge_of"):
         yield f"  hedge of {call['hedge_of']}"
     if call.get("cost_micro") is not None:

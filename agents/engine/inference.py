@@ -171,9 +171,10 @@ class Inference:
         return list(dict.fromkeys(self._lines[model.identity] for model in models))
 
     def mask(self, agent: Agent) -> Mask | None:
-        """How the agent's features are masked before a language model sees them; None where nothing has to be."""
-        if not self.asks(agent):
-            return None
+        """How the agent's features are masked for models and audits, whoever answers; None where nothing has to be.
+
+        Raises ConfigError where it has identifiers and there is no key.
+        """
         if agent.name not in self._masks:
             settings, key = self._settings, self._settings.masking_key
             pseudonyms = Pseudonyms(key.get_secret_value(), settings.tenant) if key is not None else None

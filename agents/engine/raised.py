@@ -1,9 +1,9 @@
 """What an agent's function raised, as the fault of one record.
 
 An exception's message may hold anything, the record's values among them. Where a row that the agent reads or joins has a
-Protected column, the message is therefore left out, of the dead letter and of every log: what stays is the exception's type and
-where in the agent's code it was raised. No search for the values could be trusted instead: a message may hold them rounded, cut
-or in other words.
+Protected column, or its features an Identifier or Untrusted text, the message is therefore left out, of the dead letter and of
+every log: what stays is the exception's type and where in the agent's code it was raised. No search for the values could be
+trusted instead: a message may hold them rounded, cut or in other words.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
 
+from pydantic import BaseModel
+
 from agents.engine.spec import DecisionAgent
+from models.marked import kinds_of
 from schemas.dead_letter import Fault, Stage
 from schemas.errors import DataFault
 from schemas.marks import Protected, marks
 
 Agent = DecisionAgent[Any, Any, Any]
-NOT_SHOWN = "its message is not shown, since this agent's rows have protected columns"
+NOT_SHOWN = "its message is not shown, since this agent's rows or features have marked columns"
 
 
 class Refused(DataFault):
@@ -30,7 +33,8 @@ class Raised:
 
     def __init__(self, agent: Agent) -> None:
         rows = [agent.reads.row, *(join.topic.row for join in agent.joins.values())]
-        self._closed = any(row is not None and marks(row, Protected) for row in rows)
+        model: type[BaseModel] = agent.features_model
+        self._closed = any(row is not None and marks(row, Protected) for row in rows) or bool(kinds_of(model))
         urgent = (window.urgent for window in agent.windows.values())
         functions = (agent.subject, agent.when, agent.features, agent.decide, *urgent)
         codes = (getattr(function, "__code__", None) for function in functions)

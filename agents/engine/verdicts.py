@@ -244,7 +244,7 @@ def _said(answer: Answer[Any]) -> dict[str, Any] | None:
     value = answer.value
     if not isinstance(value, BaseModel):
         return None
-    if answer.shown is not None and isinstance(answer.raw, Mapping):
+    if answer.shown is not None and answer.tier == "model" and isinstance(answer.raw, Mapping):
         return {name: answer.raw[name] for name in type(value).model_fields if name in answer.raw}
     return value.model_dump(mode="json")
 

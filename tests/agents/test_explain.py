@@ -184,7 +184,8 @@ def test_the_story_is_readable(site: Site, capsys: pytest.CaptureFixture[str]) -
     assert run(group(), ["explain", id, "--kafka", site.bootstrap]) == 0
     said = capsys.readouterr().out
     order = [f"decision {id} of product-quality", "record: machine-readings/2 offset 0", "window:", "features as shown:",
-             "manifest ", "call ", "raw answer: ", "answer: ", "tiers: model", "rules: ", "outcome: ", "receipt 1 at offset 0",
+             "manifest ", "call ", "  request sha256 ", "record 1 of its call, answered by http://127.0.0.1:", "raw answer: ",
+             "answer: ", "tiers: model", "rules: ", "outcome: ", "receipt 1 at offset 0",
              "audit chain: record 1 of the chain, verified"]  # fmt: skip
     starts = said.splitlines()
     places = [next(n for n, line in enumerate(starts) if line.startswith(text)) for text in order]

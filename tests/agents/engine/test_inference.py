@@ -257,18 +257,19 @@ async def test_a_model_sees_masked_records_and_suspicious_ones_alone(monkeypatch
     assert sum(value for (name, _), value in counted.items() if name == "records_suspected") == 1
 
 
-@pytest.mark.parametrize("answered", [True, False])
-async def test_no_audit_holds_what_was_masked(answered: bool) -> None:
-    """Answered or not, the judgement has the record as a model would have seen it."""
+@pytest.mark.parametrize("status", ["answered", "timeout", "unavailable"])
+async def test_no_audit_holds_what_was_masked(status: str) -> None:
+    """Answered, late or without any model: the judgement has the record as a model would have seen it."""
     agent = complaining()
-    async with Sandbox(SandboxConfig(schedule=() if answered else ("hang",))) as server:
-        settings = Settings(model_base_url=server.base_url, masking_key=SecretStr(KEY), tenant="t")
+    async with Sandbox(SandboxConfig(schedule=("hang",) if status == "timeout" else ())) as server:
+        url = None if status == "unavailable" else server.base_url
+        settings = Settings(model_base_url=url, masking_key=SecretStr(KEY), tenant="t")
         inference = Inference(settings, [agent], ModelWatch())
         scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
         record = order("C-4711", wish=f"Write to {MAIL}")
         outcomes = [one async for one in try_records(agent, [record], scorer, masked=inference.kept(agent))]
     (judgement,) = outcomes[0].judgements
-    assert (judgement["status"] == "answered") is answered
+    assert judgement["status"] == status
     assert judgement["features"]["text"] == "Write to [EMAIL_1]"
     assert MAIL not in str(judgement)
     assert "4711" not in str(judgement)
@@ -277,9 +278,10 @@ async def test_no_audit_holds_what_was_masked(answered: bool) -> None:
 def test_identifiers_without_a_key_are_refused_by_name() -> None:
     """The message names the setting."""
     agent = complaining()
-    inference = Inference(Settings(model_base_url="http://127.0.0.1:1/v1"), [agent], ModelWatch())
-    with pytest.raises(ConfigError, match="HEADRACE_MASKING_KEY"):
-        inference.scorer(agent, manifest="m", on_call=lambda call: None)
+    for url in ("http://127.0.0.1:1/v1", None):
+        inference = Inference(Settings(model_base_url=url), [agent], ModelWatch())
+        with pytest.raises(ConfigError, match="HEADRACE_MASKING_KEY"):
+            inference.kept(agent)
 
 
 async def test_what_moderation_flags_is_not_asked_of_the_model() -> None:

@@ -15,11 +15,13 @@ from agents.engine.raised import Raised
 from agents.engine.spec import Join
 from agents.engine.trial import try_records
 from agents.engine.verdicts import Site
+from models.contract import Answer
+from models.instant import InstantScorer
 from schemas.dead_letter import DeadLetter, Fault
 from schemas.errors import DataFault
 from schemas.identity import decision_id
-from schemas.marks import Protected
-from tests.support.simple_agent import Scripted, features, simple_agent
+from schemas.marks import Identifier, Protected
+from tests.support.simple_agent import OrderAnswer, Scripted, features, order, simple_agent
 from topics.record import Raw
 from topics.spec import change_topic, event_topic
 
@@ -123,3 +125,28 @@ async def test_the_engines_own_refusals_keep_their_words() -> None:
     (found,) = [o async for o in try_records(agent, [record(who="a\x00b")], agent.scorer)]
     assert found.dead_letters[0]["headrace_reason"] == "invalid-subject"
     assert found.dead_letters[0]["headrace_detail"] == "it is empty or has control characters"
+
+
+class Named(BaseModel):
+    """Features with a mark; the rows have none."""
+
+    who: Annotated[str, Identifier("customer")]
+
+
+async def test_marks_on_features_close_the_message_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    """What a model and an audit may not see of a record is in no dead letter's detail and in no log either."""
+    caplog.set_level(logging.DEBUG)
+
+    def decide(context: Any, features: Any, answer: Any) -> Any:
+        raise ValueError(f"nobody is in charge of {features.who}")
+
+    agent = simple_agent(
+        Scripted(lambda f: Answer("unavailable", why="test")), decide=decide, features_model=Named,
+        features=lambda context: Named(who=context.value.row.who),
+    )  # fmt: skip
+    scorer = InstantScorer(lambda f: OrderAnswer(risk=1, verdict="accept"))
+    (found,) = [o async for o in try_records(agent, [order(SECRET)], scorer)]
+    (letter,) = found.dead_letters
+    assert letter["headrace_detail"].startswith("ValueError in decide, test_raised.py line")
+    assert SECRET not in letter["headrace_detail"]
+    assert SECRET not in caplog.text
