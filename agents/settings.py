@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -17,6 +19,12 @@ def _duration(text: str) -> str:
         millis(text)
     except ConfigError as error:
         raise ValueError(str(error)) from None
+    return text
+
+
+def _above_nothing(text: str) -> str:
+    if not millis(_duration(text)):
+        raise ValueError("it has to be above 0")
     return text
 
 
@@ -48,6 +56,10 @@ class FurtherModel(BaseModel):
     tpm: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1, le=10_000)
     price: ModelPrice | None = None
+
+
+OTHER_VARIABLES = frozenset({"HEADRACE_FAUST_AGENT", "HEADRACE_SANDBOX_API_KEY"})
+"""Variables of ours that are no settings: of `faust -A agents.engine.app`, and of `headrace sandbox`."""
 
 
 class ModerationEndpoint(BaseModel):
@@ -91,10 +103,10 @@ class AgentSettings(BaseModel):
         description="Its part of the model account's limits. Unset: equal parts for a worker's agents; set it where they run "
         "apart.",
     )
-    budget: Annotated[Decimal, Field(gt=0, le=1_000_000_000_000)] | None = Field(
+    budget: Annotated[Decimal, Field(ge=Decimal("0.000001"), le=1_000_000_000_000)] | None = Field(
         default=None, description='What its calls may cost a UTC day, such as "12.50": past it none leaves.'
     )
-    budget_soft: Share | None = Field(
+    budget_soft: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         default=None,
         description="Part of the budget from which on the cascade's strong model is left out and the cheap one's answer stands.",
     )
@@ -105,7 +117,7 @@ class AgentSettings(BaseModel):
         'what is certain is asked of the next too, so that the band can be judged. Example: {"field": "risk", "scorecard": '
         '[15, 85], "cheap": [25, 75], "sample": 0.01}.',
     )
-    cache: Duration | None = Field(
+    cache: Annotated[str, AfterValidator(_above_nothing)] | None = Field(
         default=None,
         description="How long an answer of the model may be given again to the same features, such as 6h. Unset: never.",
     )
@@ -113,7 +125,7 @@ class AgentSettings(BaseModel):
         default=0.002,
         description="Share of the records of batches that is asked alone too, to see what batching does to answers.",
     )
-    canary_limit: Share = Field(
+    canary_limit: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         default=0.05, description="Share of those whose answer may differ; where more do, batches shrink until they do not."
     )
     hedge: Share = Field(
@@ -263,3 +275,10 @@ class Settings(BaseSettings):
     def agent(self, name: str) -> AgentSettings:
         """What is set for one agent; nothing where it is not named."""
         return self.agents.get(name) or AgentSettings()
+
+
+def unknown_variables(names: Iterable[str]) -> dict[str, str | None]:
+    """Variables among `names` that look like settings and are none -> the setting that was probably meant."""
+    known = [f"HEADRACE_{name.upper()}" for name in Settings.model_fields]
+    found = {name for name in names if name.startswith("HEADRACE_")} - OTHER_VARIABLES - set(known)
+    return {name: next(iter(get_close_matches(name, known, 1, 0.85)), None) for name in sorted(found)}

@@ -45,12 +45,15 @@ class _Rung:
 
 @dataclass(slots=True)
 class _Way:
-    """Of one question. `kept` is a certain answer that was sampled; `last` what answered before, for the comparison."""
+    """Of one question. `kept` is a certain answer that was sampled, `spare` an uncertain one for where money does not reach;
+    `last` what answered before, for the comparison.
+    """
 
     question: Question
     tiers: list[str] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
     kept: Answer[Any] | None = None
+    spare: tuple[_Rung, Answer[Any]] | None = None
     last: tuple[_Rung, Region, Any] | None = None
     answer: Answer[Any] | None = None
 
@@ -64,14 +67,15 @@ class Cascade:
 
     `name` is the bounded number of the `answer` model that bands are about. `share` of what a tier is certain of, chosen by the
     decision's id so that a repeat chooses the same, is asked of the next tier too, and the better tier's answer is used.
-    `thrifty` says of which questions the strong model may not be asked; without a cheap model it changes nothing.
+    `thrifty` says of which questions the strong model may not be asked; without a cheap model it changes nothing. With `spare`
+    the cheap model's answer stands as well where the budget did not let the strong one be asked.
     `insufficient` says whether an answer says that its information does not suffice. `where` heads the ConfigError that is
     raised for what can not work.
     """
 
     def __init__(
         self, answer: type[BaseModel], strong: Scorer, *, field: str, scorecard: Tier | None = None, cheap: Tier | None = None,
-        share: float = 0.02, thrifty: Callable[[Question], bool] = _never,
+        share: float = 0.02, thrifty: Callable[[Question], bool] = _never, spare: bool = False,
         insufficient: Callable[[Any], bool] = says_insufficient, where: str = "making a cascade",
     ) -> None:  # fmt: skip
         if scorecard is None and cheap is None:
@@ -88,6 +92,7 @@ class Cascade:
         self._rungs = (*rungs, _Rung(strong, strong.name, None, TierStats("strong")))
         self._field, self._share = field, share
         self._thrifty = thrifty if cheap is not None else _never
+        self._spare = spare
         self._insufficient = insufficient
         self._escalated = 0
         self._held_back = False
@@ -175,6 +180,8 @@ class Cascade:
         way.why.append(why)
         if self._may_follow(rung, way.question):
             way.tiers.append(told)
+            if self._spare and rung.stats.tier == "cheap":
+                way.spare = rung, answer
             return True
         rung.stats.spared += 1
         way.why.append(THRIFTY)
@@ -187,6 +194,11 @@ class Cascade:
         if way.kept is not None:
             way.why.append(silent)
             way.answer = replace(way.kept, tiers=tuple(way.tiers), why=_joined(*way.why, way.kept.why))
+            return False
+        if answer.status == "budget" and way.spare is not None:
+            cheap, spared = way.spare
+            cheap.stats.spared += 1
+            way.answer = replace(spared, tiers=tuple(way.tiers), why=_joined(*way.why, silent, THRIFTY, spared.why))
             return False
         if rung.band is not None and self._may_follow(rung, way.question):
             way.why.append(silent)

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -156,8 +156,17 @@ def _told(error: Exception) -> tuple[int, list[str]]:
     if getattr(error, "title", None) == "Settings" and hasattr(error, "errors"):
         # One line for each setting that is wrong; its value is not repeated, it may be a secret.
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        return USAGE, [f"reading {_variable(e['loc'])}: {e['msg']}" for e in found]
+        return USAGE, [f"reading {_variable(e['loc'])}: {e['msg']}{_allowed(e)}" for e in found]
     return FAILED, []
+
+
+def _allowed(error: Mapping[str, Any]) -> str:
+    """The keys that an agent's settings have, where one was given that they have not."""
+    from agents.settings import AgentSettings
+
+    if error["type"] != "extra_forbidden" or error["loc"][0] != "agents" or len(error["loc"]) != 3:
+        return ""
+    return f"; what can be set is {', '.join(AgentSettings.model_fields)}"
 
 
 def _variable(place: Sequence[object]) -> str:

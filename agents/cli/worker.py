@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from agents.engine.discover import Found
 from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
 from agents.engine.topology import registry_for
-from agents.settings import Settings
+from agents.settings import Settings, unknown_variables
 from schemas.errors import ConfigError
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -49,6 +50,9 @@ def check_overrides(found: Found, settings: Settings) -> None:
 
     While an agent file is broken it is a warning: the setting may be of the agent that could not be loaded.
     """
+    for name, meant in unknown_variables(os.environ).items():
+        hint = f"; did you mean {meant}?" if meant else "; docs/settings.md lists all"
+        typer.echo(f"warning: {name} is no setting{hint}", err=True)  # no refusal: it may be one of another version
     names = sorted(agent.name for agent in found.agents)
     unknown = sorted(set(settings.agents) - set(names))
     if unknown:

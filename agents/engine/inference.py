@@ -179,7 +179,10 @@ class Inference:
             settings, key = self._settings, self._settings.masking_key
             pseudonyms = Pseudonyms(key.get_secret_value(), settings.tenant) if key is not None else None
             scrubber = Scrubber() if settings.masking_countries is None else Scrubber(settings.masking_countries)
-            self._masks[agent.name] = mask_of(agent.features_model, scrubber, pseudonyms)
+            try:
+                self._masks[agent.name] = mask_of(agent.features_model, scrubber, pseudonyms)
+            except ConfigError as error:
+                raise ConfigError(f"starting agent {agent.name}: {error}") from None
         return self._masks[agent.name]
 
     def kept(self, agent: Agent) -> Masked:
@@ -225,7 +228,7 @@ class Inference:
 
         way.cascade = Cascade(
             asker.ask.answer, strong, field=given.field, scorecard=scorecard, cheap=cheap, share=given.sample, thrifty=thrifty,
-            where=where,
+            spare=budget is not None and budget.soft is not None, where=where,
         )  # fmt: skip
         return way.cascade
 

@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 MOST_KINDS = 512
 """Kinds of messages that are told apart; past it the oldest is forgotten and may be logged once more."""
+KIND = "headrace_kind"
 
 
 class Repeats(logging.Filter):
     """Lets a kind of message of the named libraries through once in `seconds`, and then says how many were held back.
 
-    A kind is logger, level and format string: the arguments (a port, a node, an error) change, the news does not. Messages of
-    other loggers always pass. Put it on a handler: filters of a logger do not see what its children log.
+    A kind is logger, level and format string, or what the record's attribute KIND says in its place: the arguments (a port, a
+    node, an error) change, the news does not. Messages of other loggers always pass. Put it on a handler: filters of a logger do
+    not see what its children log.
     """
 
     def __init__(
@@ -31,7 +33,8 @@ class Repeats(logging.Filter):
         """Whether to log it. Adds the number of those held back to the message that passes after them."""
         if record.name.partition(".")[0] not in self._libraries:
             return True
-        kind = (record.name, record.levelno, record.msg if isinstance(record.msg, str) else type(record.msg))
+        text = record.msg if isinstance(record.msg, str) else type(record.msg)
+        kind = (record.name, record.levelno, getattr(record, KIND, text))
         now = self._clock()
         again, held = self._kinds.get(kind, (now, 0))
         if now < again:

@@ -10,15 +10,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from agents.engine.log_repeats import Repeats
+from agents.engine.log_repeats import KIND, Repeats
 from models.contract import Answer, Question, Scorer
 from models.probe import probe_model
 from models.wrapper import Wrapper
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
-NO_ANSWERS = frozenset({"rejected", "unavailable", "limited"})
-"""What the endpoint did to the request as a whole; a late, invalid or refused answer is about its records."""
+NO_ANSWERS = frozenset({"rejected", "unavailable", "limited", "budget"})
+"""What was done to the request as a whole; a late, invalid or refused answer is about its records."""
 AGAIN_SECONDS = 60.0
 _TOP = __name__.partition(".")[0]
 
@@ -29,10 +29,12 @@ class ModelWatch:
     def __init__(self, repeats: Repeats | None = None) -> None:
         self._repeats = repeats or Repeats((_TOP,), seconds=AGAIN_SECONDS)
 
-    def warn(self, text: str) -> None:
-        """Log a warning, unless the same was logged a moment ago."""
+    def warn(self, text: str, kind: str | None = None) -> None:
+        """Log a warning, unless one of the same kind was logged a moment ago; a text is a kind of its own unless one is given."""
         if log.isEnabledFor(logging.WARNING):
             record = log.makeRecord(log.name, logging.WARNING, __file__, 0, text, (), None)  # no arguments: no % is read
+            if kind is not None:
+                setattr(record, KIND, kind)
             if self._repeats.filter(record):
                 log.handle(record)
 
@@ -48,20 +50,33 @@ class ModelWatch:
 
 
 class Watched(Wrapper):
-    """A Scorer that tells a watch when answers begin to be missing for a reason of the endpoint."""
+    """A Scorer that tells a watch when answers are missing for a reason of endpoint or budget, and when they come again."""
 
     def __init__(self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch) -> None:
         super().__init__(inner)
         self._agent = agent
         self._otherwise = on_no_answer
+        self._away = False
         self._watch = watch
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within."""
         answers = await self._inner.score(questions, deadline)
-        for answer in answers:
-            if answer.status in NO_ANSWERS:
-                why = answer.why if "HEADRACE_" in answer.why else f"{answer.why}; check HEADRACE_MODEL_BASE_URL"
-                self._watch.warn(f"agent {self._agent}: the model {self.name} gives no answers ({self._otherwise}): {why}")
-                break
+        lacking = next((answer for answer in answers if answer.status in NO_ANSWERS), None)
+        if lacking is not None:
+            self._away = True
+            self._watch.warn(
+                f"agent {self._agent}: the model {self.name} gives no answers ({self._otherwise}): {_advised(lacking)}",
+                f"{self._agent} {self.name} {lacking.status}",
+            )
+        elif self._away and any(answer.status == "answered" for answer in answers):
+            self._away = False
+            self._watch.warn(f"agent {self._agent}: the model {self.name} answers again", f"{self._agent} {self.name} again")
         return answers
+
+
+def _advised(answer: Answer[Any]) -> str:
+    """Why there is no answer, and the setting to look at."""
+    if "HEADRACE_" in answer.why:
+        return answer.why
+    return f"{answer.why}; " + ("raise `budget` in HEADRACE_AGENTS" if answer.status == "budget" else "check HEADRACE_MODEL_BASE_URL")

@@ -412,7 +412,10 @@ async def test_a_defect_ends_the_process_whoever_started_it(
     [
         ("HEADRACE_AGENTS", '{"product-qualty": {"deadline": "3s"}}', "there is no agent product-qualty"),
         ("HEADRACE_AGENTS", '{"product-quality": {"dead_line": "3s"}}', "HEADRACE_AGENTS.product-quality.dead_line"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"dead_line": "3s"}}', "what can be set is deadline, in_flight"),
         ("HEADRACE_AGENTS", '{"product-quality": {"deadline": "soon"}}', "HEADRACE_AGENTS.product-quality.deadline"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"cache": "0s"}}', "HEADRACE_AGENTS.product-quality.cache"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"budget": "0.0000001"}}', "HEADRACE_AGENTS.product-quality.budget"),
         ("HEADRACE_TOPICS", '{"machine-reading": {"physical": "x"}}', "no agent has a topic machine-reading"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "../../etc/x"}}', "placing topic machine-readings: physical"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "product-quality-decisions"}}', "is taken by"),

@@ -205,6 +205,20 @@ async def test_a_sampled_record_keeps_its_certain_answer_where_the_next_tier_has
 # ---- thrift ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("spare", [True, False])
+async def test_where_the_budget_lets_no_strong_request_leave_the_cheap_answer_stands_if_it_may(spare: bool) -> None:
+    """A soft limit goes down a tier, also where the strong request alone does not fit; without one there is no answer."""
+    cheap, strong = Says("cheap", {0: 50, 1: "timeout"}), Says("big", {0: "budget", 1: "budget"})
+    one, other = await cascade(strong, cheap, share=0.0, spare=spare).score(questions(2), soon(5))
+    assert other.status == "budget", "there is nothing to go down to"
+    if not spare:
+        assert one.status == "budget"
+        return
+    assert (one.status, risk(one), one.model_requested) == ("answered", 50, "cheap")
+    assert one.tiers == ("cheap: 50 in 30-70", "big: budget")
+    assert THRIFTY in one.why
+
+
 async def test_where_money_is_short_the_cheap_answer_stands_and_says_so() -> None:
     """The strong model is not asked about those records, not even as a sample; the others are asked as ever."""
     cheap, strong = Says("cheap", {0: 50, 1: 50, 2: 5, 3: "insufficient", 4: "refused"}), Says("big", lambda n: 60)

@@ -14,7 +14,7 @@ from agents.engine.metrics import ModelSource
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import Batch, Verdict
 from agents.engine.trial import try_records
-from agents.settings import Settings
+from agents.settings import Settings, unknown_variables
 from models.contract import Answer, Ask, Question
 from models.instant import InstantScorer
 from models.sandbox import Sandbox, SandboxConfig
@@ -319,3 +319,9 @@ async def test_slow_requests_are_asked_twice_where_an_agent_may() -> None:
     counted = {(name, labels): value for name, labels, value in ModelSource(inference, "asking").samples()}
     assert counted["model_hedges", (server.base_url, settings.model_name, "won")] >= 1
     assert any(call.hedge_of is not None for call in calls)
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> None:
+    """Misspelt names do not pass in silence; those of other commands and other programs are left alone."""
+    told = unknown_variables(["HEADRACE_MODEL_NAMEE", "HEADRACE_KAFKA", "HEADRACE_SANDBOX_API_KEY", "HEADRACE_QZX", "PATH"])
+    assert told == {"HEADRACE_MODEL_NAMEE": "HEADRACE_MODEL_NAME", "HEADRACE_QZX": None}

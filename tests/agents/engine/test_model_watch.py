@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from agents.engine.examples import prepared
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
 from models.chat import ChatScorer
-from models.contract import Ask, Question
+from models.contract import Answer, Ask, Question
 from models.line import Line
 from models.sandbox import MODEL, Sandbox, SandboxConfig
+from tests.support.simple_agent import OrderFeatures, Scripted
 
 KEY = "sk-very-secret-key"
 AGENT = credit_risk.AGENT
@@ -71,3 +73,19 @@ async def test_the_probe_warns_of_what_it_finds(caplog: pytest.LogCaptureFixture
     assert "HEADRACE_MODEL_API_KEY" in caplog.messages[0]
     assert "HEADRACE_MODEL_NAME" in caplog.messages[1]
     assert KEY not in caplog.text
+
+
+async def test_that_a_model_is_back_is_told_and_an_outage_is_one_kind_of_news(caplog: pytest.LogCaptureFixture) -> None:
+    """However its reason varies, an outage is told once in a while; a budget that is spent names its own setting."""
+    said = [
+        Answer[Any]("unavailable", why="it is asked again in 3 s"), Answer[Any]("unavailable", why="it is asked again in 4 s"),
+        Answer[Any]("answered", why=""), Answer[Any]("budget", why="spent"),
+    ]  # fmt: skip
+    scripted = Scripted(lambda features: said.pop(0))
+    watched = Watched(scripted, "loans", "review", ModelWatch(Repeats(("agents",), seconds=60.0, clock=lambda: 0.0)))
+    for _ in range(4):
+        await watched.score([Question("d", OrderFeatures(who="a", amount=1))], 0.0)
+    assert [re.sub(r".*model scripted ", "", message) for message in caplog.messages] == [
+        "gives no answers (review): it is asked again in 3 s; check HEADRACE_MODEL_BASE_URL", "answers again",
+        "gives no answers (review): spent; raise `budget` in HEADRACE_AGENTS",
+    ]  # fmt: skip
