@@ -20,7 +20,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -52,7 +52,8 @@ _SEEDS = 2**31
 class _Round(Generic[A]):
     """Answers to the questions of one request, in the order in which `score` got them, and what to do about the rest.
 
-    "again": ask once more about those without an answer; "split": the same, in halves.
+    "again": ask once more about those without an answer; "split": the same, in halves, since what went wrong may be the fault
+    of one of them: what the others have meanwhile is provisional.
     """
 
     answers: list[Answer[A]]
@@ -135,23 +136,26 @@ class ChatScorer(Generic[A]):
     async def _score(self, questions: Sequence[Question], deadline: float) -> list[Answer[A]]:
         first = list(range(len(questions)))
         answers = dict[int, Answer[A]]()
-        repeated = set[int]()
+        repeated, provisional = set[int](), set[int]()
         groups = [first]
         while groups:
             rounds = await asyncio.gather(*(self._ask([questions[i] for i in group], deadline) for group in groups))
             later: list[list[int]] = []
             for group, found in zip(groups, rounds, strict=True):
                 for index, answer in zip(group, found.answers, strict=True):
-                    answers[index] = _later(answers[index], answer) if index in answers else answer
+                    stood = index in answers and index not in provisional
+                    answers[index] = _later(answers[index], answer) if stood else answer
+                provisional.difference_update(group)
                 rest = [index for index, answer in zip(group, found.answers, strict=True) if answer.status != "answered"]
                 if found.then == "split" and len(group) > 1:
+                    provisional.update(rest)
                     later += _halves(rest)
                 elif found.then == "again":
                     rest = [index for index in rest if index not in repeated]
                     repeated.update(rest)
                     later += [rest] if rest else []
             groups = later if asyncio.get_running_loop().time() < deadline else []
-        return [answers[index] for index in first]
+        return [_unasked(answers[index]) if index in provisional else answers[index] for index in first]
 
     async def _ask(self, questions: Sequence[Question], deadline: float) -> _Round[A]:
         """One request about all of `questions`, sent again while that can help."""
@@ -342,6 +346,11 @@ def _back(batch: _Batch, answers: list[Answer[A]]) -> list[Answer[A]]:
 def _later(before: Answer[A], after: Answer[A]) -> Answer[A]:
     """The second answer where it says something about the record; the first where asking again merely failed."""
     return after if after.status in ("answered", "invalid", "missing", "refused") or before.status == "unavailable" else before
+
+
+def _unasked(provisional: Answer[A]) -> Answer[A]:
+    """Where no time was left to ask about the record without its neighbours: what was said of all of them is not its own."""
+    return replace(provisional, status="timeout", why=f"no time was left to ask about fewer records at once: {provisional.why}")
 
 
 def _halves(indices: list[int]) -> list[list[int]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,8 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from models.chat import ChatScorer
 from schemas.audit import Call
-from tests.support.scoring import chat, questions, soon, statuses
+from tests.support.scoring import ASK, chat, line_to, questions, soon, statuses
 
 
 def completion(content: str, *, refusal: str | None = None) -> dict[str, Any]:
@@ -23,10 +27,14 @@ def completion(content: str, *, refusal: str | None = None) -> dict[str, Any]:
 
 
 class Poisoned:
-    """An endpoint that refuses every request in which a record of `bad` numbers is, in one of the ways endpoints do."""
+    """An endpoint that refuses every request in which a record of `bad` numbers is, in one of the ways endpoints do.
 
-    def __init__(self, bad: set[int], way: str) -> None:
+    Once it has refused one, `after` says of the next ones, by their numbers, whether they fail, and how.
+    """
+
+    def __init__(self, bad: set[int], way: str, after: Callable[[list[int]], str] = lambda numbers: "") -> None:
         self.bad, self.way = bad, way
+        self.after = after
         self.asked: list[list[int]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -35,6 +43,8 @@ class Poisoned:
         records = orjson.loads(body["messages"][1]["content"])["records"]
         numbers = [record["features"]["number"] for record in records]
         self.asked.append(numbers)
+        if len(self.asked) > 1 and (how := self.after(numbers)):
+            return await self._failed(how)
         if self.bad.isdisjoint(numbers):
             answers = [{"id": r["id"], "risk": r["features"]["number"], "grade": "good"} for r in records]
             return web.json_response(completion(orjson.dumps({"answers": answers}).decode()))
@@ -43,15 +53,27 @@ class Poisoned:
         code = "content_filter" if self.way == "filter" else "context_length_exceeded"
         return web.json_response({"error": {"message": "no", "code": code}}, status=400)
 
+    async def _failed(self, how: str) -> web.Response:
+        if how == "hang":
+            await asyncio.sleep(30)
+        if how == "quota":
+            return web.json_response({"error": {"message": "no", "code": "insufficient_quota"}}, status=429)
+        return web.json_response({"error": {"message": "no"}}, status=int(how), headers={"retry-after": "60"})
+
+
+def reach(server: Poisoned) -> TestServer:
+    """The endpoint behind a socket."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", server.answer)
+    return TestServer(app)
+
 
 @pytest.mark.parametrize("way", ["refusal", "filter", "context"])
 @pytest.mark.parametrize("bad", [{0}, {13}, {31}, {3, 17}, set(range(32))], ids=lambda bad: f"{len(bad)} bad, first {min(bad)}")
 async def test_poison_is_isolated_and_each_healthy_record_is_decided_once(bad: set[int], way: str) -> None:
     """One poison in 32 costs 10 requests more and asks fewer than 3 n records; each neighbour is answered once, about itself."""
     server, calls = Poisoned(bad, way), list[Call]()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", server.answer)
-    async with TestServer(app) as running:
+    async with reach(server) as running:
         scorer = chat(str(running.make_url("/v1")), calls)
         answers = await scorer.score(questions(32), soon(60))
         await scorer.close()
@@ -65,3 +87,50 @@ async def test_poison_is_isolated_and_each_healthy_record_is_decided_once(bad: s
         assert sum(map(len, server.asked)) <= 3 * 32
     assert len(calls) <= 2 * 32 - 1
     assert len(calls) <= 1 + 2 * len(bad) * math.log2(32)
+
+
+@pytest.mark.parametrize(
+    ("way", "after", "status"),
+    [
+        ("filter", "503", "unavailable"), ("context", "503", "unavailable"), ("refusal", "quota", "limited"),
+        ("filter", "429", "limited"), ("context", "hang", "timeout"), ("refusal", "hang", "timeout"),
+    ],
+)  # fmt: skip
+async def test_who_could_not_be_asked_without_the_poison_is_not_taken_for_poison(way: str, after: str, status: str) -> None:
+    """A batch was refused, and its halves meet an outage, a limit or the deadline: all have that, which another day cures."""
+    server = Poisoned({3}, way, lambda numbers: after)
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")))
+        answers = await scorer.score(questions(8), soon(0.5 if status != "unavailable" else 20))
+        await scorer.close()
+    found = set(statuses(answers))
+    assert status in found
+    assert found <= {status, "timeout"}  # the second half may have waited for the first to find out how to ask
+    assert len(server.asked) > 1
+
+
+async def test_who_was_refused_alone_stays_refused_whatever_becomes_of_the_others() -> None:
+    """The poison is known in the end; those who were asked beside it and without it have what came of their own requests."""
+    server = Poisoned({3}, "filter", lambda numbers: "" if 3 in numbers else "503")
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")))
+        assert statuses(await scorer.score(questions(4), soon(20))) == ["unavailable"] * 3 + ["refused"]
+        await scorer.close()
+
+
+async def test_a_batch_whose_halves_were_never_asked_has_run_out_of_time() -> None:
+    """The refusal came at the last moment: nobody knows whose fault it was, and the reason says both."""
+    server = Poisoned({3}, "filter")
+    async with reach(server) as running:
+        until = soon(0.6)
+
+        def late(call: Call) -> None:
+            time.sleep(max(0.0, until - asyncio.get_running_loop().time()))
+
+        line = line_to(str(running.make_url("/v1")))
+        scorer = ChatScorer(ASK, line, agent="test", on_call=late)
+        answers = await scorer.score(questions(8), until)
+        await scorer.close()
+    assert statuses(answers) == ["timeout"] * 8
+    assert "no time was left to ask about fewer records" in answers[0].why
+    assert len(server.asked) == 1
