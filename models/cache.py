@@ -228,8 +228,8 @@ class Cached(Wrapper, Generic[A]):
         try:
             whose = [scope.tenant, scope.manifest, scope.endpoint, self.name]
             said = orjson.dumps([*whose, put(question)], option=orjson.OPT_SORT_KEYS)
-        except (TypeError, ValueError):
-            return None  # the prompt finds a way to write some of these, one that is not worth a second canonical form
+        except Exception:  # noqa: BLE001  # the prompt writes some of these all the same, and says which it can not write
+            return None
         return sha256(said).digest()
 
     def _write(self, key: bytes, answer: Answer[Any]) -> bytes | None:

@@ -169,7 +169,10 @@ def put(question: Question) -> Mapping[str, Any]:
 
 
 def size_of(features: BaseModel) -> int:
-    """Bytes that a record with these features takes in a request's body, unmasked; 0 where they can not be written."""
+    """Bytes that a record with these features takes in a request's body, unmasked; 0 where they can not be written.
+
+    Never raises: a computed field is an agent's code, and may raise anything.
+    """
     try:
         record = {"id": _ID, "features": shown(features)}
         try:
@@ -177,17 +180,17 @@ def size_of(features: BaseModel) -> int:
         except TypeError:
             data = orjson.dumps(_writable(record))
         return len(orjson.dumps(data.decode())) - _QUOTES + _COMMA
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  # whatever it is: the record is not sent either
         return 0
 
 
 def image_tokens_of(features: BaseModel) -> int:
-    """What the images of a record are taken to cost, by their marks; 0 where they can not be sent."""
+    """What the images of a record are taken to cost, by their marks; 0 where they can not be sent. Never raises."""
     if not declared(type(features)):
         return 0
     try:
         return sum(picture.mark.tokens for picture in pictures(features))
-    except Unusable:
+    except Exception:  # noqa: BLE001  # as in size_of
         return 0
 
 
@@ -198,8 +201,8 @@ def _written(
     if not pictured:
         try:
             return [put(question) for question in questions], []
-        except (TypeError, ValueError):
-            pass  # find out whose, one by one
+        except Exception:  # noqa: BLE001, S110  # find out whose, one by one
+            pass
     written: list[Mapping[str, Any]] = []
     images: list[Shown] = []
     unsent: dict[int, str] = {}
@@ -210,6 +213,8 @@ def _written(
             unsent[place] = str(fault)
         except (TypeError, ValueError):
             unsent[place] = _NOT_JSON
+        except Exception as fault:  # noqa: BLE001  # a computed field or a serializer is an agent's code: one record's fault
+            unsent[place] = f"{_NOT_JSON} ({type(fault).__name__})"
         else:
             written.append(features)
             images += found
@@ -222,7 +227,7 @@ def _data(written: Sequence[Mapping[str, Any]], questions: Sequence[Question], n
     try:
         records = [{"id": ids[i], "features": features} for i, features in enumerate(written)]
         return orjson.dumps({"nonce": nonce, "records": records})
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001
         # Rare: an integer past 64 bits, half a surrogate pair, bytes that are no text. Find out whose, one by one.
         return orjson.dumps({"nonce": nonce, "records": _one_by_one(written, questions, ids)})
 
@@ -236,7 +241,7 @@ def _one_by_one(
         try:
             record = {"id": ids[place], "features": _writable(features)}
             orjson.dumps(record)
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001  # such as nested too deep to go through
             unsent[place] = _NOT_JSON
         else:
             records.append(record)
