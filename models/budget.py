@@ -87,15 +87,20 @@ class Budget:
         allowance = self.allowance(partition)
         return allowance - self.left(partition, day) >= self.soft * allowance
 
+    def short(self, counts: Mapping[int, int], amount: int, day: str) -> list[int]:
+        """The partitions that can not pay their part of a request that costs `amount`, by its counts of records."""
+        shares = split(amount, counts)
+        return [partition for partition, share in shares.items() if self.left(partition, day) < max(1, share)]
+
     def reserve(self, counts: Mapping[int, int], amount: int, day: str) -> Hold | None:
         """Take `amount` for a request about so many records by partition; None where one of them has not that much left.
 
         A request that costs nothing passes as long as there is anything left.
         """
-        shares = split(amount, counts)
-        if any(self.left(partition, day) < max(1, share) for partition, share in shares.items()):
+        if self.short(counts, amount, day):
             self.refused += 1
             return None
+        shares = split(amount, counts)
         for partition, share in shares.items():
             self._held[partition, day] = self._held.get((partition, day), 0) + share
         return Hold(day, counts, shares)

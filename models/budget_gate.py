@@ -20,7 +20,10 @@ class BudgetGate:
         self._day = day
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
-        """Reserve what the request may cost at most. Raises Refused with status "budget" where that is not left."""
+        """Reserve what the request may cost at most. Raises Refused with status "budget" where that is not left.
+
+        It names the partitions that can not pay their part: the others may be asked about without them.
+        """
         budget = self._budgets.get(asking.agent)
         if budget is None:
             return _nothing
@@ -28,12 +31,14 @@ class BudgetGate:
         amount = self._price.cost(asking.most)
         hold = budget.reserve(asking.partitions, amount, day)
         if hold is None:
-            least = min(asking.partitions, key=lambda partition: budget.left(partition, day))
+            short = budget.short(asking.partitions, amount, day)
+            least = min(short, key=lambda partition: budget.left(partition, day))
             left, whole = budget.left(least, day) / MICRO, budget.allowance(least) / MICRO
             raise Refused(
                 "budget",
                 f"the budget of {asking.agent} for {day} is spent: {left:.6f} of partition {least}'s {whole:.6f} "
                 f"{self._price.currency} are left, the request may cost {amount / MICRO:.6f}",
+                short,
             )
         return partial(self._leave, budget, hold, asking)
 

@@ -4,6 +4,7 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
 - a request that failed in passing (no connection, 5xx, 408, 409) is sent again at most twice, after a random pause, if the
   line's retry budget allows it;
 - a 429 goes back through the gates, first in line, and costs no attempt;
+- where the budget of some source partitions is short, the records of the others are asked about without theirs;
 - what is missing or invalid in an answer is asked again once;
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
   record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. So is a batch of which most
@@ -53,11 +54,13 @@ class _Round(Generic[A]):
     """Answers to the questions of one request, in the order in which `score` got them, and what to do about the rest.
 
     "again": ask once more about those without an answer; "split": the same, in halves, since what went wrong may be the fault
-    of one of them: what the others have meanwhile is provisional.
+    of one of them: what the others have meanwhile is provisional. So it is with "without": ask at once about those that are
+    of no partition in `short`; nothing was sent.
     """
 
     answers: list[Answer[A]]
-    then: Literal["done", "again", "split"] = "done"
+    then: Literal["done", "again", "split", "without"] = "done"
+    short: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,10 @@ class ChatScorer(Generic[A]):
                 if found.then == "split" and len(group) > 1:
                     provisional.update(rest)
                     later += _halves(rest)
+                elif found.then == "without":
+                    rest = [index for index in rest if questions[index].partition not in found.short]
+                    provisional.update(rest)
+                    later += [rest] if rest else []
                 elif found.then == "again":
                     rest = [index for index in rest if index not in repeated]
                     repeated.update(rest)
@@ -175,7 +182,8 @@ class ChatScorer(Generic[A]):
             try:
                 (completion, aligned), draft = await self._sent(request, dialect, batch, draft, deadline, limited)
             except Refused as refused:
-                return self._failed(batch, refused.status, refused.why, draft)
+                failed = self._failed(batch, refused.status, refused.why, draft)
+                return replace(failed, then="without", short=refused.short) if refused.short else failed
             except TimeoutError:
                 if limited and draft.sent_ms is None:
                     return self._failed(batch, "limited", "the endpoint limits the rate, and the deadline came first", draft)

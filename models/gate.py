@@ -7,7 +7,7 @@ A gate keeps its mechanism in a pure class that is given the time; the gate itse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -68,12 +68,16 @@ class Ended:
 
 
 class Refused(Exception):
-    """The request must not leave. `status` and `why` go into the answers."""
+    """The request must not leave. `status` and `why` go into the answers.
 
-    def __init__(self, status: Status, why: str) -> None:
+    `short` are the source partitions that it is for, where it is for some of them only: without their records it may leave.
+    """
+
+    def __init__(self, status: Status, why: str, short: Collection[int] = ()) -> None:
         super().__init__(why)
         self.status: Status = status
         self.why = why
+        self.short = frozenset(short)
 
 
 Leave = Callable[[Ended], None]

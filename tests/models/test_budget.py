@@ -265,6 +265,38 @@ async def test_a_partition_without_money_does_not_take_its_neighbours_with_it() 
     assert "0.000001 of partition 1's 0.030000 USD are left" in answers[1].why
 
 
+async def test_partitions_that_are_nearly_spent_are_left_out_and_all_others_asked_at_once() -> None:
+    """Not one after the other: sixteen records of eight partitions, two of which have a crumb left, are one request of twelve.
+
+    A reservation for fewer is dearer for each, so a partition may turn out to be short only without the first.
+    """
+    budget, calls = Budget(8 * 30_000), list[Call]()
+    for partition, spent in enumerate((29_990, 0, 0, 29_400, 0, 0, 0, 0)):
+        budget.take(partition, 8, {DAY: spent})
+    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
+    async with Sandbox(SandboxConfig(latency="0ms")) as server:
+        scorer = WithinBudget(chat(server.base_url, calls, gates=gates, price=PRICE), budget, lambda: DAY)
+        answers = await scorer.score(about(*range(8), *range(8)), soon(20))
+        await scorer.close()
+        assert server.meter.requests == 1
+    assert statuses(answers) == ["budget" if n % 8 in (0, 3) else "answered" for n in range(16)]
+    assert [len(call.records) for call in calls] == [12]
+    assert "partition 0's" in answers[0].why
+    assert sum(call.cost_micro or 0 for call in calls) == budget.total(DAY) - 29_990 - 29_400
+
+
+async def test_who_could_not_be_asked_without_the_short_ones_in_time_is_late_and_not_refused_for_money() -> None:
+    """A partition that has money is never told that it has none, whatever comes of asking about it."""
+    budget = Budget(60_000)
+    budget.take(0, 2, {DAY: 29_990})
+    budget.take(1, 2, {})
+    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
+    async with Sandbox(SandboxConfig(latency="0ms", schedule=("503",) * 9)) as server:
+        scorer = WithinBudget(chat(server.base_url, gates=gates, price=PRICE), budget, lambda: DAY)
+        assert statuses(await scorer.score(about(0, 1), soon(20))) == ["budget", "unavailable"]
+        await scorer.close()
+
+
 async def test_an_agent_without_a_budget_is_not_held() -> None:
     """Its neighbour's budget is its neighbour's."""
     gates = (BudgetGate({"another": Budget(1)}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
