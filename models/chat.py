@@ -241,7 +241,7 @@ class ChatScorer(Generic[A]):
         asking = Asking(
             self._agent, line.tokens.tokens(request.text_bytes) + request.image_tokens, request.reserved,
             Counter(question.partition for question in batch.questions), again,
-            line.tokens.most(request.text_bytes) + request.image_tokens,
+            line.tokens.most(request.text_bytes, request.data_bytes) + request.image_tokens,
         )  # fmt: skip
         passage = Passage(line.gates, asking, deadline)
         try:

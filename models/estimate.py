@@ -11,7 +11,8 @@ import math
 _FIRST = 0.3
 _WEIGHT = 0.2
 _LEAST, _MOST = 0.05, 2.0
-_UNSEEN = 1.0
+_A_BYTE = 1.0
+"""No tokenizer that works on bytes makes more tokens of a text than it has bytes."""
 _MARGIN = 1.25
 _FADES = 0.999
 
@@ -30,13 +31,17 @@ class TokenEstimate:
         """The estimate for a request body of `size` bytes, 1 at least."""
         return max(1, round(size * self.per_byte))
 
-    def most(self, size: int) -> int:
-        """What a request body of `size` bytes has at most: a quarter above the highest rate of late.
+    def most(self, size: int, data: int) -> int:
+        """What a request body of `size` bytes has at most, of which `data` are bytes of records.
 
-        Before anything was counted it is one token for each byte: no tokenizer that works on bytes makes more of them.
+        Records may be another kind of text than all before them, so each of their bytes is a token, or more where the endpoint
+        has counted more. The rest is the same text in each request: a quarter above the highest rate of late, and not below
+        what plain text has, since the rate may be that of records which have less. Before anything was counted all are records.
         """
-        rate = _UNSEEN if self.highest is None else _MARGIN * self.highest
-        return max(self.tokens(size), math.ceil(size * rate))
+        if self.highest is None:
+            return max(self.tokens(size), math.ceil(size * _A_BYTE))
+        rate = max(_FIRST, _MARGIN * self.highest)
+        return max(self.tokens(size), math.ceil((size - data) * rate) + math.ceil(data * max(_A_BYTE, rate)))
 
     def learn(self, size: int, tokens: int) -> None:
         """A body of `size` bytes had so many tokens, by the endpoint's count; 0 is no count."""

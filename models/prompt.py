@@ -57,6 +57,7 @@ class Request:
     """One request, serialised. `ids[i]` stands for question i and is known to nobody before; `reserved` are output tokens.
 
     `image_bytes` of the body are images, which cost `image_tokens` by their marks: they are no text, and not to be counted as it.
+    `data_bytes` are those of the records, escapes included: all that differs between two requests of one Ask.
     """
 
     body: bytes
@@ -65,6 +66,7 @@ class Request:
     reserved: int
     image_bytes: int = 0
     image_tokens: int = 0
+    data_bytes: int = 0
 
     @property
     def text_bytes(self) -> int:
@@ -122,7 +124,8 @@ class PromptBuilder(Generic[A]):
             reserved = min(reserved, dialect.most_output)
         closing = (after, b"%d}" % reserved) if after.endswith(b":") else (after,)
         tokens = sum(image.picture.mark.tokens for image in images)
-        return Request(b"".join((before, said, *closing)), ids, nonce, reserved, len(said) - len(text), tokens)
+        body = b"".join((before, said, *closing))
+        return Request(body, ids, nonce, reserved, len(said) - len(text), tokens, len(text))
 
     def _limit(self, dialect: Dialect) -> int:
         """The limit of output tokens that `extra` sets in place of ours, or 0."""

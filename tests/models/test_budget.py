@@ -176,11 +176,19 @@ async def test_the_stop_is_hard_by_the_meter_of_the_endpoint() -> None:
     assert sum(call.cost_micro or 0 for call in calls) == budget.total(DAY)
 
 
-class Dear:
-    """An endpoint that counts a token for each byte of a request: the most that a tokenizer which works on bytes can make."""
+class Wide(Shown):
+    """Features with a long text."""
 
-    def __init__(self) -> None:
-        self.billed = 0
+    digits: str
+
+
+class Dear:
+    """An endpoint that counts a token for each byte of the records in a request, the most that a tokenizer which works on bytes
+    can make, and `rate` of one for each byte of the rest. While `plain`, records are counted like the rest.
+    """
+
+    def __init__(self, rate: float = 1.0) -> None:
+        self.billed, self.rate, self.plain = 0, rate, False
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
         self._server = TestServer(app)
@@ -199,11 +207,14 @@ class Dear:
 
     async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
-        records = orjson.loads(orjson.loads(body)["messages"][1]["content"])["records"]
+        said = orjson.loads(body)["messages"][1]["content"]
+        records = orjson.loads(said)["records"]
+        data = 0 if self.plain else len(orjson.dumps(said))
         await asyncio.sleep(0.05)
         text = orjson.dumps({"answers": [{"id": record["id"], "risk": 1, "grade": "good"} for record in records]}).decode()
-        usage = {"prompt_tokens": len(body), "completion_tokens": 20}
-        self.billed += len(body) + 20
+        counted = data + round(self.rate * (len(body) - data))
+        usage = {"prompt_tokens": counted, "completion_tokens": 20}
+        self.billed += counted + 20
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({"model": "dear", "choices": [choice], "usage": usage})
 
@@ -221,6 +232,27 @@ async def test_the_first_requests_to_an_endpoint_do_not_overrun_the_stop() -> No
     assert told["answered"] > 5
     assert told["budget"] > 5
     assert server.billed == budget.total(DAY) <= 120_000
+
+
+async def test_records_that_suddenly_have_many_more_tokens_do_not_overrun_the_stop() -> None:
+    """After plain text come digits, many at once: what was learned of the records before them bounds nothing."""
+    budget = Budget(3_000_000)
+    budget.take(0, 1, {})
+    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(64, lambda: 0.01))
+    wide = [Question("d", Wide(number=1, digits="0123456789abcdef" * 300), 0)]
+    async with Dear(0.25) as server:
+        scorer = chat(server.base_url, gates=gates, price=PRICE)
+        server.plain = True
+        for _ in range(20):
+            await scorer.score(wide, soon(30))
+        server.plain, before = False, server.billed
+        budget.take(0, 1, {DAY: 2_940_000})
+        answers = await asyncio.gather(*(scorer.score(wide, soon(30)) for _ in range(20)))
+        await scorer.close()
+    told = Counter(answer.status for (answer,) in answers)
+    assert told["answered"] > 5
+    assert told["budget"] > 5
+    assert 2_940_000 + server.billed - before == budget.total(DAY) <= 3_000_000
 
 
 async def test_an_answer_is_given_when_its_call_is_recorded_or_the_deadline_has_passed() -> None:
