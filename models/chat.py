@@ -225,12 +225,17 @@ class ChatScorer(Generic[A]):
         def send(draft: CallDraft) -> Coroutine[Any, Any, tuple[Completion, Aligned[A]]]:
             return self._exchange(request, dialect, batch, draft, deadline, again)
 
-        if self._hedging is None or draft.attempt > 1 or batch.questions[0].purpose != "decision":
+        hedging = self._hedging
+        if hedging is None or draft.attempt > 1 or batch.questions[0].purpose != "decision":
             return await send(draft), draft
-        return await self._hedging.race(send, draft, request.reserved, deadline, self._calm)
+
+        def calm() -> bool:
+            return self._calm() and hedging.spares(batch.questions)
+
+        return await hedging.race(send, draft, request.reserved, deadline, calm)
 
     def _calm(self) -> bool:
-        """Whether nothing speaks against asking more than is needed: no 429 lately, and room for what is needed too."""
+        """Whether the line can take more than is needed: no 429 lately, and room for what is needed too."""
         return asyncio.get_running_loop().time() - self._line.limited_at > QUIET_SECONDS and self.room()
 
     async def _exchange(

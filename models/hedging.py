@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from models.call_draft import CallDraft
+from models.contract import Question
 from models.gate import Refused
 from models.hedge import Hedge
 from schemas.errors import ModelError
@@ -19,11 +20,23 @@ _ENDS = (Refused, TimeoutError, ModelError)
 
 
 class Hedging:
-    """For one agent and model: given to its ChatScorer. `steady` says whether the endpoint is well: its breaker is closed."""
+    """For one agent and model: given to its ChatScorer. `steady` says whether the endpoint is well: its breaker is closed.
 
-    def __init__(self, hedge: Hedge | None = None, *, steady: Callable[[], bool] = lambda: True) -> None:
+    `spare` is asked about each question of a request that is slow: False for one of them keeps what is left, of a budget for
+    instance, for what has not been asked at all.
+    """
+
+    def __init__(
+        self, hedge: Hedge | None = None, *, steady: Callable[[], bool] = lambda: True,
+        spare: Callable[[Question], bool] = lambda question: True,
+    ) -> None:  # fmt: skip
         self.hedge = hedge or Hedge()
         self._steady = steady
+        self._spare = spare
+
+    def spares(self, questions: Sequence[Question]) -> bool:
+        """Whether all of them may be asked about once more."""
+        return all(self._spare(question) for question in questions)
 
     async def race(
         self, send: Callable[[CallDraft], Coroutine[Any, Any, R]], draft: CallDraft, size: int, deadline: float,
@@ -32,7 +45,7 @@ class Hedging:
         """What `send(draft)` brings, or a second request of the same kind where that brings something first, and whose it is.
 
         One that fails leaves it to the other. Raises what the first raised where neither brings anything. `size` is the output
-        that is reserved, `calm` whether the line's limits have room for more than is needed.
+        that is reserved, `calm` whether limits and budget have room for more than is needed.
         """
         left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         draft.on_leave = partial(left.set_result, None)

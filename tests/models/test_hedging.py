@@ -136,6 +136,22 @@ async def test_nothing_is_hedged_that_would_take_from_others_or_come_too_late(wh
         await scorer.close()
 
 
+async def test_nothing_is_hedged_of_which_one_record_has_to_spare() -> None:
+    """A partition whose budget runs short has its slow request waited for; beside it, one of others is repeated."""
+    budget = Budget(2000, soft=0.5)
+    budget.take(0, 2, {DAY: 499})
+    budget.take(1, 2, {DAY: 500})
+    made = hedging(spare=lambda question: not budget.thrifty(question.partition, DAY))
+    rich, both = ([replace(question, partition=n * part) for n, question in enumerate(questions(2))] for part in (0, 1))
+    async with Sandbox(SandboxConfig(schedule=hanging(0, 1))) as server:
+        scorer = chat(server.base_url, hedging=made)
+        assert statuses(await scorer.score(both, soon(0.8))) == ["timeout"] * 2
+        assert server.meter.requests == 1
+        assert statuses(await scorer.score(rich, soon(60))) == ["answered"] * 2
+        assert server.meter.requests == 3
+        await scorer.close()
+
+
 async def test_one_request_is_hedged_once_and_not_when_it_is_sent_again() -> None:
     """Where the hedge hangs too there is no third; where the hedge fails the first is waited for."""
     calls: list[Call] = []
