@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from schemas.audit import Call
 from topics.tail import records_since
 
+K = TypeVar("K")
+V = TypeVar("V")
 EVERY = 1000
+_RUNS, _UNCHAINED = 10_000, 100_000
+"""Runs of workers, and calls of none, that are remembered to know a repeat by."""
 
 
 class Key(NamedTuple):
@@ -48,13 +53,23 @@ class Spent:
 
 @dataclass(slots=True)
 class Usage:
-    """The table. `damaged` counts records that are no calls."""
+    """The table. `damaged` counts records that are no calls, `repeats` calls that were there before.
+
+    A call is published at least once. Those of one run of a worker lie in one partition in the order of their numbers, so one
+    whose number is not above the last one's is a repeat; one of no run is known by its id, among the latest 100,000 of them.
+    """
 
     rows: dict[Key, Spent] = field(default_factory=dict)
     damaged: int = 0
+    repeats: int = 0
+    _runs: OrderedDict[tuple[str | None, str, str], int] = field(default_factory=OrderedDict)
+    _ids: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def add(self, call: Call) -> None:
-        """Count one call."""
+        """Count one call, unless it is a repeat. Those of one run in the order in which they lie in their partition."""
+        if self._repeated(call):
+            self.repeats += 1
+            return
         day = (call.done_at or call.sent_at or "")[:10]
         key = Key(day, call.agent, call.tenant, call.model_requested, call.currency)
         spent = self.rows.setdefault(key, Spent())
@@ -70,6 +85,16 @@ class Usage:
         spent.cost_micro += call.cost_micro or 0
         spent.unpriced += call.cost_micro is None
 
+    def _repeated(self, call: Call) -> bool:
+        if call.worker is None or call.seq is None:
+            known = call.call_id in self._ids
+            _remember(self._ids, call.call_id, None, _UNCHAINED)
+            return known
+        run = (call.tenant, call.agent, call.worker)
+        last = self._runs.get(run, 0)
+        _remember(self._runs, run, max(last, call.seq), _RUNS)
+        return call.seq <= last
+
     def costs(self) -> dict[str, int]:
         """Currency -> the sum of all rows in it, in millionths."""
         found: dict[str, int] = {}
@@ -77,6 +102,14 @@ class Usage:
             if key.currency is not None:
                 found[key.currency] = found.get(key.currency, 0) + spent.cost_micro
         return found
+
+
+def _remember(known: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+    """Put it last, and forget what was longest not heard of."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 async def read_usage(
