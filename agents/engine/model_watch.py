@@ -79,4 +79,5 @@ def _advised(answer: Answer[Any]) -> str:
     """Why there is no answer, and the setting to look at."""
     if "HEADRACE_" in answer.why:
         return answer.why
-    return f"{answer.why}; " + ("raise `budget` in HEADRACE_AGENTS" if answer.status == "budget" else "check HEADRACE_MODEL_BASE_URL")
+    look = "raise `budget` in HEADRACE_AGENTS" if answer.status == "budget" else "check HEADRACE_MODEL_BASE_URL"
+    return f"{answer.why}; {look}"
