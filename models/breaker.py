@@ -5,6 +5,8 @@
     half open   one real request is the probe, everybody else is refused
     slow start  after the probe succeeded so many may be in flight: one, then twice as many for each round of successes
 
+Each opening begins a new era. How a request of an earlier era ends says nothing of how the endpoint is now: it changes nothing.
+
 A 429 is no failure: it says that the endpoint is there (models/admission.py answers it). Nor is a request that was refused for
 what is in it. A key or a path that is refused, or a quota that is used up, opens at once: no other request would fare better.
 """
@@ -40,7 +42,10 @@ class BreakerStats:
 
 
 class Breaker:
-    """One for an endpoint and model. `enter` before a request, `left` after it. `chance` in [0, 1) spreads the pauses."""
+    """One for an endpoint and model. `enter` before a request, `left` after it. `chance` in [0, 1) spreads the pauses.
+
+    `in_flight` are those of the present era.
+    """
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self.state: State = "closed"
@@ -50,7 +55,8 @@ class Breaker:
         self._seen = deque[tuple[float, bool]](maxlen=WINDOW)
         self._row = 0
         self._pause = 0.0
-        self._allowed = self._flying = self._succeeded = 0
+        self._era = 1
+        self._allowed = self.in_flight = self._succeeded = 0
 
     def available(self, now: float) -> bool:
         """Whether a request would pass now."""
@@ -58,22 +64,24 @@ class Breaker:
             return now >= self.until
         if self.state == "half open":
             return False
-        return self.state == "closed" or self._flying < self._allowed
+        return self.state == "closed" or self.in_flight < self._allowed
 
-    def enter(self, now: float) -> bool:
-        """A request wants to leave; False refuses it."""
+    def enter(self, now: float) -> int | None:
+        """A request wants to leave; None refuses it. Else the era in which it does, which `left` wants to know: 1 or more."""
         if not self.available(now):
             self.stats.refused += 1
-            return False
+            return None
         if self.state == "open":
             self.state = "half open"
             self.stats.probes += 1
-        self._flying += 1
-        return True
+        self.in_flight += 1
+        return self._era
 
-    def left(self, ended: Ended, now: float) -> None:
-        """A request that passed has ended."""
-        self._flying -= 1
+    def left(self, ended: Ended, now: float, era: int) -> None:
+        """A request that passed in this era has ended. Once for each."""
+        if era != self._era:
+            return  # it was under way when others failed
+        self.in_flight -= 1
         failed = _failure(ended)
         if failed is None:
             if self.state == "half open":
@@ -100,8 +108,6 @@ class Breaker:
     def _failed(self, ended: Ended, now: float) -> None:
         self._row += 1
         self._seen.append((now, True))
-        if self.state == "open":
-            return  # it was under way when others had failed
         recent = [bad for at, bad in self._seen if at >= now - WINDOW_SECONDS]
         often = len(recent) == WINDOW and sum(recent) >= FAILURE_SHARE * WINDOW
         at_once = self.state != "closed" or ended.kind == "exhausted" or ended.status in _HOPELESS
@@ -111,7 +117,8 @@ class Breaker:
     def _open(self, ended: Ended, now: float) -> None:
         self._pause = min(LONGEST_PAUSE, 2 * self._pause) or FIRST_PAUSE
         self.state, self.until = "open", now + self._pause * (0.75 + 0.5 * self._chance())
-        self._row = 0
+        self._era += 1
+        self._row = self.in_flight = 0
         self._seen.clear()
         self.stats.opened += 1
         self.stats.why = f"{ended.kind}{f' ({ended.status})' if ended.status else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from models.breaker import Breaker, BreakerStats
 from models.gate import Asking, Ended, Leave, Refused
@@ -31,11 +32,12 @@ class BreakerGate:
     async def enter(self, asking: Asking, deadline: float) -> Leave:
         """Pass at once. Raises Refused while the endpoint is given time."""
         now = asyncio.get_running_loop().time()
-        if not self.breaker.enter(now):
+        era = self.breaker.enter(now)
+        if era is None:
             pause = self.breaker.until - now
             again = f"it is asked again in {pause:.0f} s" if pause >= 0.5 else "others are trying it"
             raise Refused("unavailable", f"{self._where} failed ({self.breaker.stats.why}); {again}")
-        return self._leave
+        return partial(self._leave, era)
 
-    def _leave(self, ended: Ended) -> None:
-        self.breaker.left(ended, asyncio.get_running_loop().time())
+    def _leave(self, era: int, ended: Ended) -> None:
+        self.breaker.left(ended, asyncio.get_running_loop().time(), era)

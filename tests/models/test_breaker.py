@@ -27,8 +27,14 @@ def half() -> float:
 def fails(breaker: Breaker, now: float, *ends: Ended) -> None:
     """So many requests one after the other."""
     for ended in ends:
-        assert breaker.enter(now)
-        breaker.left(ended, now)
+        breaker.left(ended, now, entered(breaker, now))
+
+
+def entered(breaker: Breaker, now: float) -> int:
+    """The era of a request that passes."""
+    era = breaker.enter(now)
+    assert era is not None
+    return era
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "timeout", "protocol"])
@@ -79,14 +85,14 @@ def test_pauses_double_up_to_half_a_minute_and_start_anew_after_a_recovery() -> 
     for _ in range(8):
         pauses.append(breaker.until - now)
         now = breaker.until
-        assert breaker.enter(now)
-        assert not breaker.enter(now)
-        breaker.left(Ended("timeout"), now)
+        era = entered(breaker, now)
+        assert breaker.enter(now) is None
+        breaker.left(Ended("timeout"), now, era)
     assert pauses == [1, 2, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
     now = breaker.until
     for _ in range(200):
-        if breaker.enter(now):
-            breaker.left(Ended("served"), now)
+        if breaker.available(now):
+            breaker.left(Ended("served"), now, entered(breaker, now))
     assert breaker.state == "closed"
     fails(breaker, now, *[Ended("timeout")] * IN_A_ROW)
     assert breaker.until - now == 1
@@ -97,11 +103,31 @@ def test_a_probe_that_says_nothing_is_replaced_by_the_next(ended: Ended) -> None
     """A cancelled or limited probe keeps the breaker neither open nor shut."""
     breaker = Breaker(half)
     fails(breaker, 0.0, *[Ended("timeout")] * IN_A_ROW)
-    assert breaker.enter(2.0)
-    breaker.left(ended, 2.0)
-    assert breaker.enter(2.0)
-    breaker.left(Ended("served"), 2.1)
+    breaker.left(ended, 2.0, entered(breaker, 2.0))
+    breaker.left(Ended("served"), 2.1, entered(breaker, 2.0))
     assert breaker.state == "slow start"
+
+
+@pytest.mark.parametrize("late", [Ended("served"), Ended("limited"), Ended("timeout"), Ended("exhausted"), Ended("unsent")])
+def test_only_the_probe_itself_says_how_the_endpoint_is(late: Ended) -> None:
+    """Twelve were under way when five failed: how the other seven end neither opens, shuts nor replaces the probe."""
+    breaker = Breaker(half)
+    before = [entered(breaker, 0.0) for _ in range(12)]
+    for era in before[:5]:
+        breaker.left(Ended("unavailable"), 0.5, era)
+    breaker.left(late, 0.6, before[5])
+    assert (breaker.state, breaker.until) == ("open", 1.5)
+    probe = entered(breaker, 2.0)
+    breaker.left(late, 2.1, before[6])
+    assert breaker.state == "half open"
+    assert breaker.enter(2.1) is None
+    breaker.left(Ended("served"), 2.2, probe)
+    again = entered(breaker, 2.2)
+    for era in before[7:]:
+        breaker.left(late, 2.3, era)
+    assert (breaker.state, breaker.in_flight, breaker.stats.opened) == ("slow start", 1, 1)
+    breaker.left(Ended("timeout"), 2.4, again)
+    assert (breaker.state, breaker.in_flight) == ("open", 0)
 
 
 class Machine(RuleBasedStateMachine):
@@ -111,8 +137,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.breaker = Breaker(half)
         self.now = 0.0
-        self.flying = 0
-        self.probing = False
+        self.flying: list[int] = []
 
     @rule(seconds=st.floats(0, 40))
     def wait(self, seconds: float) -> None:
@@ -122,21 +147,34 @@ class Machine(RuleBasedStateMachine):
     def enter(self) -> None:
         available = self.breaker.available(self.now)
         was = self.breaker.state
-        assert self.breaker.enter(self.now) is available
-        self.flying += available
+        era = self.breaker.enter(self.now)
+        assert (era is not None) is available
+        if era is not None:
+            self.flying.append(era)
         if was in ("open", "half open") and available:
             assert was == "open"
             assert self.breaker.state == "half open"
 
-    @precondition(lambda self: self.flying > 0)
-    @rule(kind=st.sampled_from(get_args(End)))
-    def end(self, kind: Any) -> None:
-        self.flying -= 1
-        self.breaker.left(Ended(kind), self.now)
+    @precondition(lambda self: self.flying)
+    @rule(kind=st.sampled_from(get_args(End)), data=st.data())
+    def end(self, kind: Any, data: st.DataObject) -> None:
+        era = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        before, current = (self.breaker.state, self.breaker.until), era == self.newest
+        self.breaker.left(Ended(kind), self.now, era)
+        assert current or (self.breaker.state, self.breaker.until) == before
+
+    @property
+    def newest(self) -> int:
+        """The present era: one more than how often it opened."""
+        return 1 + self.breaker.stats.opened
+
+    @invariant()
+    def those_in_flight_are_those_of_this_era(self) -> None:
+        assert self.breaker.in_flight == self.flying.count(self.newest)
 
     @invariant()
     def never_shut_for_ever(self) -> None:
-        if self.flying == 0:
+        if not self.flying:
             assert self.breaker.available(self.now + 1.25 * LONGEST_PAUSE + 1)
 
 
@@ -149,13 +187,13 @@ def test_an_outage_of_a_minute_is_hardly_asked_and_recovered_from_within_five_se
     heap: list[tuple[float, int, Callable[[float], None]]] = []
 
     def arrive(now: float) -> None:
-        if breaker.enter(now):
+        if (era := breaker.enter(now)) is not None:
             out = 60 <= now < 120
             log.append((now, "sent"))
-            heapq.heappush(heap, (now + (0.05 if out else 0.2), len(log) + 10**6, lambda then: end(then, out)))
+            heapq.heappush(heap, (now + (0.05 if out else 0.2), len(log) + 10**6, lambda then: end(then, out, era)))
 
-    def end(now: float, out: bool) -> None:
-        breaker.left(Ended("unavailable" if out else "served"), now)
+    def end(now: float, out: bool, era: int) -> None:
+        breaker.left(Ended("unavailable" if out else "served"), now, era)
         if not out:
             log.append((now, "served"))
 
