@@ -7,7 +7,7 @@ one total deadline.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +17,7 @@ import httpx2
 import openai
 
 from models.failures import TRANSPORT, BodyTooLarge, muted, place, rate_hints
-from schemas.errors import ConfigError, ModelError
+from schemas.errors import ConfigError, ModelError, ModelProtocolError
 
 _PATH = "/chat/completions"
 _CONNECT_SECONDS = 10.0
@@ -80,6 +80,8 @@ class _Client(openai.DefaultAioHttpClient):
                 raise httpx2.DecodingError("a compressed body was sent though none was asked for")
             response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), self._limit)
             await response.aread()
+            # JSON is UTF-8. A server may name any codec as its charset, even zlib, and decoding by those raises anything at all.
+            response.encoding = "utf-8"
         except aiohttp.ClientError as error:
             raise httpx2.ReadError(type(error).__name__) from error
         finally:
@@ -120,19 +122,20 @@ class Endpoint:
 
     async def post(self, body: bytes, path: str = _PATH) -> Reply:
         """Send one request and read the whole response. Raises ModelError; has no deadline of its own."""
-        try:
-            response = await self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
-        except TRANSPORT as error:
-            raise self._placed(error) from muted(error)
-        return Reply(self._without_key(response.content), response.extensions.get(_FIRST), rate_hints(response.headers))
+        return await self._read(self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS}))
 
     async def models(self) -> Reply:
         """Read the list of models. Raises ModelError; has no deadline of its own."""
+        return await self._read(self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS}))
+
+    async def _read(self, sending: Awaitable[httpx2.Response]) -> Reply:
         try:
-            response = await self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS})
+            response = await sending
         except TRANSPORT as error:
             raise self._placed(error) from muted(error)
-        return Reply(self._without_key(response.content), response.extensions.get(_FIRST))
+        except Exception as error:  # noqa: BLE001  # whatever a response does to the SDK must not end who asked
+            raise ModelProtocolError(f"the request failed in an unforeseen way ({type(error).__name__})") from None
+        return Reply(self._without_key(response.content), response.extensions.get(_FIRST), rate_hints(response.headers))
 
     def _placed(self, error: Exception) -> ModelError:
         """A server may echo the key anywhere, even as an error's code."""

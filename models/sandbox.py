@@ -493,7 +493,11 @@ def _cut(records: list[dict[str, Any]] | None, excess: int) -> list[dict[str, An
 def _refusal_fault(fault: str, request: web.Request, headers: dict[str, str]) -> web.Response:
     status, code = REFUSAL_FAULTS[fault]
     said = f"Incorrect API key provided: {request.headers.get('Authorization', '').removeprefix('Bearer ')}"
-    return _error(status, said if fault == "echo" else "a fault that the sandbox was told to inject", code=code, headers=headers)
+    said = said if fault == "echo" else "a fault that the sandbox was told to inject"
+    response = _error(status, said, code=code, headers=headers)
+    if fault == "charset":
+        response.headers["Content-Type"] = "application/json; charset=zlib"
+    return response
 
 
 def _status_fault(status: int, headers: dict[str, str]) -> web.Response:

@@ -24,9 +24,10 @@ REFUSAL_FAULTS: dict[str, tuple[int, str]] = {
     "context": (400, "context_length_exceeded"),
     "filter": (400, "content_filter"),
     "image": (400, "invalid_image_format"),
+    "charset": (400, "invalid_request"),
 }
 """Refuse with this status and code: 429 without a hint when to come back; no credit left; a 401 that quotes the key it was sent;
-too long for the context; a content filter; an image that it can not read."""
+too long for the context; a content filter; an image that it can not read; a 400 whose charset is no character set."""
 
 TRANSPORT_FAULTS = ("hang", "stall", "drip", "reset", "reset-body", "html", "empty", "truncated", "huge", "gzip")
 """Never answer; stop in the middle of the body; a byte at a time; cut the connection before the headers, or in the middle of the

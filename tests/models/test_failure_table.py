@@ -100,7 +100,8 @@ ROWS = [
     Row(QUOTA, "402", ("limited",), ("nothing",), ("402",), elsewhere=3, breaker="open", alarm=True),
     *(Row(REFUSED_KEY, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, breaker="open", alarm=True)
       for fault in ("401", "403", "404", "echo")),
-    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True) for fault in ("400", "422", "307")),
+    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True)
+      for fault in ("400", "422", "307", "charset")),
     Row(SCHEMA, "json_object is", ("rejected", "ok"), ("nothing", "reported"), config={"rejects": frozenset({"json_schema"})}),
     Row(SCHEMA, "nor json_object", ("rejected", "rejected", "ok"), ("nothing", "nothing", "reported"),
         config={"rejects": frozenset({"json_schema", "json_object"})}),

@@ -1,0 +1,62 @@
+"""A server that answers in ways no server should: whoever asked gets a ModelError or an answer, and nothing else happens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import openai
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from models.endpoint import Endpoint
+from schemas.audit import Call
+from schemas.errors import ModelProtocolError
+from tests.support.scoring import chat, questions, soon, statuses
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[str]:
+    """The base URL of a server that answers everything with `handler`."""
+    app = web.Application()
+    app.router.add_route("*", "/v1/{rest:.*}", handler)
+    async with TestServer(app) as running:
+        yield str(running.make_url("/v1"))
+
+
+@pytest.mark.parametrize(
+    "charset", ["base64", "zlib", "hex", "bz2", "uu", "quopri", "rot13", "utf-16", "idna", "punycode", "undefined", "x" * 30]
+)
+@pytest.mark.parametrize("body", [b"{}", b"\xff\xfe\xfd..."], ids=["json", "bytes"])
+async def test_a_charset_that_is_none_is_one_more_rejection(charset: str, body: bytes) -> None:
+    """Whatever codec the header of an error names, the status decides and the scorer answers."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(body=body, status=400, headers={"Content-Type": f"application/json; charset={charset}"})
+
+    calls: list[Call] = []
+    async with served(refuse) as base_url:
+        scorer = chat(base_url, calls)
+        answers = await scorer.score(questions(2), soon(5))
+        await scorer.close()
+    assert statuses(answers) == ["rejected"] * 2
+    assert [call.status for call in calls] == ["rejected"]
+
+
+@pytest.mark.parametrize("error", [AssertionError("sk-secret"), TypeError("x"), RecursionError(), KeyError("x")])
+async def test_what_nobody_foresaw_is_told_by_its_type_alone(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of the SDK that is in no table leaves the endpoint as a ModelError without its text."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(openai.AsyncOpenAI, "post", fail)
+    monkeypatch.setattr(openai.AsyncOpenAI, "get", fail)
+    endpoint = Endpoint("http://127.0.0.1:9/v1", None, connections=1, clock=lambda: 0)
+    for asking in (endpoint.post(b"{}"), endpoint.models()):
+        with pytest.raises(ModelProtocolError, match=rf"\({type(error).__name__}\)$"):
+            await asking
+    await endpoint.close()
