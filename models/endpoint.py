@@ -17,15 +17,13 @@ import httpx2
 import openai
 
 from models.failures import TRANSPORT, BodyTooLarge, muted, place, rate_hints
+from models.secret import Secret
 from schemas.errors import ConfigError, ModelError, ModelProtocolError
 
 _PATH = "/chat/completions"
 _CONNECT_SECONDS = 10.0
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _FIRST = "headrace_first_ms"
-_SHORTEST_SECRET = 8
-"""A key that is shorter may be in any text by chance."""
-_HIDDEN = "[key]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +36,21 @@ class Reply:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A response body that ends in an error instead of going on past `limit` bytes."""
+    """A response body in one piece, with the key hidden. Ends in an error instead of going on past `limit` bytes."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, secret: Secret) -> None:
         self._stream = stream
         self._left = limit
+        self._secret = secret
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks: list[bytes] = []
         async for chunk in self._stream:
             self._left -= len(chunk)
             if self._left < 0:
                 raise BodyTooLarge("the response body is larger than the bound")
-            yield chunk
+            chunks.append(chunk)
+        yield self._secret.hidden(b"".join(chunks))
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -58,7 +59,7 @@ class _Bounded(httpx2.AsyncByteStream):
 class _Client(openai.DefaultAioHttpClient):
     """Reads whole bodies, bounded, errors included; never follows a redirect; refuses compressed bodies, which have no bound."""
 
-    def __init__(self, *, limit: int, clock: Callable[[], int], connections: int) -> None:
+    def __init__(self, *, limit: int, clock: Callable[[], int], connections: int, secret: Secret) -> None:
         super().__init__(
             follow_redirects=False,
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
@@ -66,6 +67,7 @@ class _Client(openai.DefaultAioHttpClient):
         )
         self._limit = limit
         self._clock = clock
+        self._secret = secret
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         options.update(stream=True, follow_redirects=False)
@@ -78,7 +80,7 @@ class _Client(openai.DefaultAioHttpClient):
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise httpx2.DecodingError("a compressed body was sent though none was asked for")
-            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), self._limit)
+            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), self._limit, self._secret)
             await response.aread()
             # JSON is UTF-8. A server may name any codec as its charset, even zlib, and decoding by those raises anything at all.
             response.encoding = "utf-8"
@@ -107,14 +109,14 @@ class Endpoint:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
             raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
         self.where = without_credentials(base_url)
-        self._secret = api_key if api_key is not None and len(api_key) >= _SHORTEST_SECRET else None
+        self._secret = Secret(api_key)
         # Given explicitly, or the SDK would take OPENAI_API_KEY and send the key of another service here.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key or "none",
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
-            http_client=_Client(limit=limit, clock=clock, connections=connections),
+            http_client=_Client(limit=limit, clock=clock, connections=connections, secret=self._secret),
         )
         # These come from the environment too, and no constructor argument says "none".
         self._client.organization = None
@@ -135,18 +137,13 @@ class Endpoint:
             raise self._placed(error) from muted(error)
         except Exception as error:  # noqa: BLE001  # whatever a response does to the SDK must not end who asked
             raise ModelProtocolError(f"the request failed in an unforeseen way ({type(error).__name__})") from None
-        return Reply(self._without_key(response.content), response.extensions.get(_FIRST), rate_hints(response.headers))
+        return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))
 
     def _placed(self, error: Exception) -> ModelError:
-        """A server may echo the key anywhere, even as an error's code."""
+        """A server may echo the key anywhere, a piece of it even as an error's code."""
         found = place(error)
-        if self._secret is not None and self._secret in str(found):
-            found.args = (str(found).replace(self._secret, _HIDDEN),)
+        found.args = (self._secret.unnamed(str(found)),)
         return found
-
-    def _without_key(self, body: bytes) -> bytes:
-        """What is read of a reply ends in audits, and in answers."""
-        return body if self._secret is None else body.replace(self._secret.encode(), _HIDDEN.encode())
 
     async def close(self) -> None:
         """Close all connections. Safe to call twice."""

@@ -44,17 +44,17 @@ def fails(key: str) -> web.Response:
     return web.Response(text=f"<html>{key}</html>", status=503, content_type="text/html")
 
 
-async def everything(base_url: str, caplog: pytest.LogCaptureFixture) -> str:
+async def everything(base_url: str, caplog: pytest.LogCaptureFixture, key: str = KEY) -> str:
     """All that a run leaves behind in which the key could be."""
     caplog.set_level(logging.DEBUG)
     calls: list[Call] = []
     breaker = BreakerGate("there")
-    scorer = chat(base_url, calls, api_key=KEY, gates=(breaker,))
+    scorer = chat(base_url, calls, api_key=key, gates=(breaker,))
     watched = Watched(scorer, "agent", "review", ModelWatch(Repeats((), seconds=0.0)))
     answers = await watched.score(questions(2), soon(20))
     await watched.close()
-    probed = await probe_model(base_url, KEY, "m", ask=True)
-    endpoint = Endpoint(base_url, KEY, connections=1, clock=lambda: time.time_ns())
+    probed = await probe_model(base_url, key, "m", ask=True)
+    endpoint = Endpoint(base_url, key, connections=1, clock=lambda: time.time_ns())
     said = ""
     try:
         said = repr(await endpoint.post(b"{}"))
@@ -80,6 +80,43 @@ async def test_an_echoed_key_is_nowhere(answer: Callable[[str], web.Response], c
         found = await everything(str(running.make_url("/v1")), caplog)
     assert set(seen) == {f"Bearer {KEY}"}
     assert KEY not in found
+
+
+SLASHED = "bce-v3/ALTAK-abcdefgh/0123456789abcdef"
+ESCAPED = SLASHED.replace("/", "\\/")
+TWICE = SLASHED.replace("/", "\\\\/")
+CODES = "".join(f"\\u{ord(char):04x}" for char in SLASHED)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, f'{{"error": {{"code": "ALTAK-abcdefgh", "param": "{key}", "message": "{key}"}}}}')
+          for key in (ESCAPED, CODES) for status in (400, 401, 503)),
+        *((200, f'{{"model": "{key}", "choices": [{{"finish_reason": "{key}", "message": {message}}}]}}')
+          for key in (ESCAPED, CODES)
+          for message in (f'{{"content": null, "refusal": "{key}"}}',
+                          f'{{"content": "{{\\"answers\\": [{{\\"id\\": \\"a\\", \\"risk\\": \\"{TWICE}\\"}}]}}"}}')),
+    ],
+)  # fmt: skip
+async def test_a_key_that_is_escaped_is_nowhere_either(status: int, body: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A slash may be written with a backslash, any character by its number, and an answer is JSON within JSON."""
+
+    async def take(request: web.Request) -> web.Response:
+        said = body
+        if status == 200 and "answers" in body:
+            asked = orjson.loads(await request.read()) if request.can_read_body else {}
+            messages = asked.get("messages", [])
+            if len(messages) > 1:
+                said = body.replace('"id\\": \\"a', '"id\\": \\"' + orjson.loads(messages[1]["content"])["records"][0]["id"])
+        return web.Response(text=said, status=status, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/v1/{rest:.*}", take)
+    async with TestServer(app) as running:
+        found = await everything(str(running.make_url("/v1")), caplog, SLASHED)
+    for key in (SLASHED, ESCAPED, TWICE, CODES, "ALTAK"):
+        assert key not in found
 
 
 async def test_the_sandbox_echoes_it_when_told_to(caplog: pytest.LogCaptureFixture) -> None:
