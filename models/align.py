@@ -54,6 +54,8 @@ class Aligned(Generic[A]):
 
 def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
     """The items for `ids` out of a model's reply. Total: any text gives exactly one item per id."""
+    if not content.strip():
+        return Aligned((Item("invalid", why="the reply has no text"),) * len(ids))
     replies, loose = _replies(content)
     if isinstance(replies, str):
         broken: Item[A] = Item("invalid", raw=content[:_RAW_TEXT], why=replies)

@@ -311,8 +311,9 @@ class ChatScorer(Generic[A]):
         if completion.refused:
             return self._failed(batch, "refused", f"the model refused: {completion.refused}", draft, "split")
         answers: list[Answer[A]] = []
+        end = _ending(completion)
         for position, item in enumerate(aligned.items):
-            why = f"{item.why}; the reply was cut at its token limit" if completion.cut and item.why else item.why
+            why = f"{item.why}{end}" if item.why else ""
             answers.append(self._make(item.status, draft, position, why, value=item.value, raw=item.raw))
         # The same request would be cut at the same place; half of it may fit. One record alone was cut by its own limit.
         return _Round(_back(batch, answers), "split" if completion.cut or _half_seen(aligned) else "again")
@@ -369,6 +370,13 @@ def _unasked(provisional: Answer[A]) -> Answer[A]:
 def _halves(indices: list[int]) -> list[list[int]]:
     middle = (len(indices) + 1) // 2
     return [half for half in (indices[:middle], indices[middle:]) if half]
+
+
+def _ending(completion: Completion) -> str:
+    """What the end of a reply has to do with what is missing in it."""
+    if completion.cut:
+        return "; the reply was cut at its token limit"
+    return "" if completion.content.strip() else f" (finish_reason {completion.finish_reason or 'unknown'})"
 
 
 def _half_seen(aligned: Aligned[Any]) -> bool:

@@ -20,6 +20,9 @@ _MOST_OUTPUT = 1_000_000
 class Completion:
     """The parts of a chat completion that count. `refused` and `cut` say why `content` may not be the whole answer.
 
+    `content` is empty where the model said nothing, or called a tool instead: what one record's text can bring about is no fault
+    of the endpoint.
+
     What a model thought (`reasoning_content`, `reasoning`) is no part of its answer, and is not read.
     """
 
@@ -61,7 +64,7 @@ def read_completion(body: bytes) -> Completion:
     content = _content(message.get("content"))
     if content is None:
         if refused is None and finish != "length":
-            raise ModelProtocolError("reading a completion: its message has no text")
+            raise ModelProtocolError("reading a completion: the content of its message is no text")
         content = ""
     return Completion(content, _text(reply.get("model")), finish, refused, read_usage(reply.get("usage")))
 
@@ -91,10 +94,12 @@ def read_usage(usage: Any) -> Tokens:
 
 
 def _content(value: Any) -> str | None:
-    """Text as a string, or as the list of typed parts that some servers send."""
+    """Text as a string, or as the list of typed parts that some servers send; "" without any, None for another type."""
+    if value is None:
+        return ""
     if isinstance(value, list):
         parts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
-        return "".join(part for part in parts if isinstance(part, str)) or None
+        return "".join(part for part in parts if isinstance(part, str))
     return value if isinstance(value, str) else None
 
 

@@ -231,6 +231,19 @@ async def test_over_http_an_endpoint_that_is_out_is_left_alone_and_the_answer_sa
     assert not gate.available()
 
 
+@pytest.mark.parametrize(("fault", "said"), [("null-content", "finish_reason stop"), ("tool-calls", "finish_reason tool_calls")])
+async def test_a_completion_without_text_is_the_records_and_never_opens_it(fault: str, said: str) -> None:
+    """What one record's text can bring about shuts nobody out; the answer says how the reply ended."""
+    async with Sandbox(SandboxConfig(faults={fault: 1.0})) as server:
+        gate = BreakerGate(server.base_url)
+        scorer = chat(server.base_url, gates=[gate])
+        for _ in range(IN_A_ROW):
+            (answer,) = await scorer.score(questions(1), soon(30))
+        await scorer.close()
+    assert (answer.status, gate.breaker.state) == ("invalid", "closed")
+    assert said in answer.why
+
+
 async def test_a_cancelled_probe_leaves_its_place() -> None:
     """Whoever goes away while it probes does not leave the endpoint shut for ever."""
     breaker = Breaker(half)

@@ -114,12 +114,12 @@ ROWS = [
     Row(REFUSED, "by a filter behind the model", ("refused", "ok", "ok"), ("reported",) * 3, ("content_filter",), asked=6),
     Row(REFUSED, "by a filter before the model", ("refused", "ok", "ok"), ("nothing", "reported", "reported"), ("filter",),
         asked=3),
-    *once(NOT_A_COMPLETION, ("html", "empty", "truncated", "huge", "no-choices", "null-content", "tool-calls"),
+    *once(NOT_A_COMPLETION, ("html", "empty", "truncated", "huge", "no-choices"),
           "protocol", "reserved"),
     Row(NOT_A_COMPLETION, "twice: the endpoint is as good as not there", ("protocol",) * 2, ("reserved",) * 2,
         ("html", "no-choices"), elsewhere=3, alarm=True),
     *(Row(WRONG, f"{fault}: all are asked again, once", ("partial", "ok"), ("reported",) * 2, (fault,), asked=6)
-      for fault in ("bad-json", "prose", "epilogue", "think-open", "no-list", "renumbered")),
+      for fault in ("bad-json", "prose", "epilogue", "think-open", "no-list", "renumbered", "null-content", "tool-calls")),
     *(Row(WRONG, f"{fault}: the one is asked again", ("partial", "ok"), ("reported",) * 2, (fault,), asked=4)
       for fault in ("missing", "foreign", "duplicate", "range", "negative", "vast", "types", "nan", "infinity")),
     Row(WRONG, "one that is wrong again stays so", ("partial",) * 2, ("reported",) * 2, ("nan", "infinity"), asked=4,

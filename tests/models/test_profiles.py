@@ -164,7 +164,7 @@ async def test_what_a_model_thinks_is_never_taken_for_its_answer() -> None:
         await scorer.close()
         assert server.meter.requests == 3
     assert first.status == "answered"
-    assert second.status == "invalid"  # the second try had no text at all: the first one says more
+    assert second.status == "invalid"  # the second try had no text at all
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are() -> None:
