@@ -77,6 +77,7 @@ def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[Mod
         (413, {}, Overflow),
         (400, {"code": "content_filter"}, Filtered),
         (400, {"code": "data_inspection_failed"}, Filtered),
+        (400, {"code": "invalid_prompt", "type": "invalid_request_error"}, Filtered),
         (403, {"code": "messages_unsafe"}, Filtered),
         (400, {"code": "invalid_request_error", "message": "Content Exists Risk"}, Filtered),
         (400, {"detail": "Content Exists Risk"}, Filtered),
