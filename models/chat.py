@@ -5,7 +5,9 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
   line's retry budget allows it;
 - a 429 goes back through the gates, first in line, and costs no attempt;
 - where the budget of some source partitions is short, the records of the others are asked about without theirs;
-- what is missing or invalid in an answer is asked again once;
+- what is missing or invalid in an answer is asked again once; a reply that is of no use to any of several records (prose, broken
+  JSON, no text) is asked again in halves, and these in halves while one of two is answered (models/halving.py): an endpoint that
+  never says anything of use gets 7 requests for a batch, two for one record;
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
   record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. So is a batch of which most
   records came back without an answer and some with one: servers that cut the request instead of refusing it do that.
@@ -33,6 +35,7 @@ from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
 from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
+from models.halving import Group, halved, halved_in_doubt
 from models.hedging import QUIET_SECONDS, Hedging
 from models.line import Line
 from models.passage import Passage
@@ -46,6 +49,9 @@ A = TypeVar("A", bound=BaseModel)
 _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _ADAPTABLE = (400, 422)
+Then = Literal["done", "again", "split", "useless", "without"]
+_IN_DOUBT = {"useless": 2}
+"""Levels of halves without any answer after which it is the endpoint's fault."""
 _SEEDS = 2**31
 
 
@@ -54,13 +60,19 @@ class _Round(Generic[A]):
     """Answers to the questions of one request, in the order in which `score` got them, and what to do about the rest.
 
     "again": ask once more about those without an answer; "split": the same, in halves, since what went wrong may be the fault
-    of one of them: what the others have meanwhile is provisional. So it is with "without": ask at once about those that are
-    of no partition in `short`; nothing was sent.
+    of one of them: what the others have meanwhile is provisional. "useless": nobody was answered, and it is not known whether
+    one of them is at fault or the endpoint: in halves while that brings answers, one record alone once more. "without": ask at
+    once about those that are of no partition in `short`; nothing was sent.
     """
 
     answers: list[Answer[A]]
-    then: Literal["done", "again", "split", "without"] = "done"
+    then: Then = "done"
     short: frozenset[int] = frozenset()
+
+    @property
+    def answered(self) -> bool:
+        """Whether anybody was."""
+        return any(answer.status == "answered" for answer in self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,27 +152,30 @@ class ChatScorer(Generic[A]):
         first = list(range(len(questions)))
         answers = dict[int, Answer[A]]()
         repeated, provisional = set[int](), set[int]()
-        groups = [first]
+        groups = [Group(first)]
         while groups:
-            rounds = await asyncio.gather(*(self._ask([questions[i] for i in group], deadline) for group in groups))
-            later: list[list[int]] = []
+            rounds = await asyncio.gather(*(self._ask([questions[i] for i in group.places], deadline) for group in groups))
+            sound = {group.family for group, found in zip(groups, rounds, strict=True) if found.answered}
+            later: list[Group] = []
             for group, found in zip(groups, rounds, strict=True):
-                for index, answer in zip(group, found.answers, strict=True):
+                for index, answer in zip(group.places, found.answers, strict=True):
                     stood = index in answers and index not in provisional
                     answers[index] = _later(answers[index], answer) if stood else answer
-                provisional.difference_update(group)
-                rest = [index for index, answer in zip(group, found.answers, strict=True) if answer.status != "answered"]
-                if found.then == "split" and len(group) > 1:
-                    provisional.update(rest)
-                    later += _halves(rest)
-                elif found.then == "without":
+                provisional.difference_update(group.places)
+                rest = [index for index, answer in zip(group.places, found.answers, strict=True) if answer.status != "answered"]
+                if found.then == "without":
                     rest = [index for index in rest if questions[index].partition not in found.short]
                     provisional.update(rest)
-                    later += [rest] if rest else []
-                elif found.then == "again":
+                    later += [Group(rest, group.family, group.unproven)] if rest else []
+                    continue
+                halves = _halves(group, rest, found.then, group.family in sound)
+                provisional.update(rest if halves else ())
+                if not halves and found.then in ("again", "useless"):
                     rest = [index for index in rest if index not in repeated]
+                    later += [Group(rest)] if rest else []
+                if found.then in ("again", "useless"):
                     repeated.update(rest)
-                    later += [rest] if rest else []
+                later += halves
             groups = later if asyncio.get_running_loop().time() < deadline else []
         return [_unasked(answers[index]) if index in provisional else answers[index] for index in first]
 
@@ -316,7 +331,9 @@ class ChatScorer(Generic[A]):
             why = f"{item.why}{end}" if item.why else ""
             answers.append(self._make(item.status, draft, position, why, value=item.value, raw=item.raw))
         # The same request would be cut at the same place; half of it may fit. One record alone was cut by its own limit.
-        return _Round(_back(batch, answers), "split" if completion.cut or _half_seen(aligned) else "again")
+        if completion.cut or _half_seen(aligned):
+            return _Round(_back(batch, answers), "split")
+        return _Round(_back(batch, answers), "again" if any(item.status == "answered" for item in aligned.items) else "useless")
 
     def _given_up(self, batch: _Batch, error: ModelError, draft: CallDraft) -> _Round[A]:
         # A record that alone is longer than the context is itself the fault: waiting for a better day would not shorten it.
@@ -367,9 +384,11 @@ def _unasked(provisional: Answer[A]) -> Answer[A]:
     return replace(provisional, status="timeout", why=f"no time was left to ask about fewer records at once: {provisional.why}")
 
 
-def _halves(indices: list[int]) -> list[list[int]]:
-    middle = (len(indices) + 1) // 2
-    return [half for half in (indices[:middle], indices[middle:]) if half]
+def _halves(group: Group, rest: list[int], then: Then, sound: bool) -> list[Group]:
+    """The groups in which those are asked about again that a round left without an answer; none where halving is not the way."""
+    if then == "split":
+        return halved(group, rest)
+    return halved_in_doubt(group, rest, sound, _IN_DOUBT[then]) if then in _IN_DOUBT else []
 
 
 def _ending(completion: Completion) -> str:

@@ -118,7 +118,7 @@ ROWS = [
           "protocol", "reserved"),
     Row(NOT_A_COMPLETION, "twice: the endpoint is as good as not there", ("protocol",) * 2, ("reserved",) * 2,
         ("html", "no-choices"), elsewhere=3, alarm=True),
-    *(Row(WRONG, f"{fault}: all are asked again, once", ("partial", "ok"), ("reported",) * 2, (fault,), asked=6)
+    *(Row(WRONG, f"{fault}: all are asked again, in halves", ("partial", "ok", "ok"), ("reported",) * 3, (fault,), asked=6)
       for fault in ("bad-json", "prose", "epilogue", "think-open", "no-list", "renumbered", "null-content", "tool-calls")),
     *(Row(WRONG, f"{fault}: the one is asked again", ("partial", "ok"), ("reported",) * 2, (fault,), asked=4)
       for fault in ("missing", "foreign", "duplicate", "range", "negative", "vast", "types", "nan", "infinity")),

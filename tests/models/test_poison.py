@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -19,7 +19,24 @@ from schemas.audit import Call
 from tests.support.scoring import ASK, chat, line_to, questions, soon, statuses
 
 
-def completion(content: str, *, refusal: str | None = None) -> dict[str, Any]:
+def judged(ids: Sequence[str]) -> str:
+    """A valid answer under each id."""
+    return orjson.dumps({"answers": [{"id": known, "risk": 1, "grade": "good"} for known in ids]}).decode()
+
+
+USELESS: dict[str, Callable[[list[str]], str | None]] = {
+    "prose": lambda ids: "I can not do that.",
+    "unterminated": lambda ids: judged(ids)[:-1],
+    "half a pair": lambda ids: judged(ids)[:-2] + ', {"id": "x", "note": "\\ud800"}]}',
+    "no answers": lambda ids: '{"answers":[]}',
+    "renumbered": lambda ids: judged([str(place) for place in range(len(ids))]),
+    "duplicated": lambda ids: judged([*ids, *ids]),
+    "no text": lambda ids: None,
+}
+"""Replies that answer nobody, though they are asked about many."""
+
+
+def completion(content: str | None, *, refusal: str | None = None) -> dict[str, Any]:
     """A chat completion."""
     message = {"role": "assistant", "content": content, "refusal": refusal}
     usage = {"prompt_tokens": 100, "completion_tokens": 10}
@@ -48,6 +65,8 @@ class Poisoned:
         if self.bad.isdisjoint(numbers):
             answers = [{"id": r["id"], "risk": r["features"]["number"], "grade": "good"} for r in records]
             return web.json_response(completion(orjson.dumps({"answers": answers}).decode()))
+        if self.way in USELESS:
+            return web.json_response(completion(USELESS[self.way]([record["id"] for record in records])))
         if self.way == "refusal":
             return web.json_response(completion("", refusal="I can not help with this."))
         code = "content_filter" if self.way == "filter" else "context_length_exceeded"
@@ -87,6 +106,34 @@ async def test_poison_is_isolated_and_each_healthy_record_is_decided_once(bad: s
         assert sum(map(len, server.asked)) <= 3 * 32
     assert len(calls) <= 2 * 32 - 1
     assert len(calls) <= 1 + 2 * len(bad) * math.log2(32)
+
+
+@pytest.mark.parametrize("way", USELESS)
+@pytest.mark.parametrize("bad", [{0}, {13}, {3, 17}], ids=lambda bad: f"{len(bad)} bad, first {min(bad)}")
+async def test_a_record_that_spoils_the_whole_reply_takes_nobodys_answer(bad: set[int], way: str) -> None:
+    """What answers nobody is asked again in halves: each poison is found with 2 log2 n requests, each neighbour answered once."""
+    server, calls = Poisoned(bad, way), list[Call]()
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")), calls)
+        answers = await scorer.score(questions(32), soon(60))
+        await scorer.close()
+    assert [answer.status == "answered" for answer in answers] == [number not in bad for number in range(32)]
+    assert {answers[number].status for number in bad} <= {"invalid", "missing"}
+    answered = Counter(n for numbers in server.asked if bad.isdisjoint(numbers) for n in numbers)
+    assert set(answered.values()) == {1}
+    assert len(calls) <= 1 + 2 * len(bad) * math.log2(32)
+
+
+@pytest.mark.parametrize(("records", "most"), [(32, 7), (3, 5), (2, 3), (1, 2)])
+async def test_an_endpoint_that_answers_nobody_is_not_halved_to_the_last_record(records: int, most: int) -> None:
+    """Two levels of halves that bring no answer are all."""
+    server = Poisoned(set(range(records)), "prose")
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")))
+        answers = await scorer.score(questions(records), soon(60))
+        await scorer.close()
+    assert statuses(answers) == ["invalid"] * records
+    assert len(server.asked) == most
 
 
 @pytest.mark.parametrize(
