@@ -23,8 +23,10 @@ from schemas.marks import Identifier, Untrusted
 
 V = TypeVar("V", bound=BaseModel)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Goes up when the same features are masked differently: cached answers and comparisons end there."""
+MOST_TEXT: Final = 100_000
+"""Characters of a record's free texts, as cut, that are masked. It is done between other work, some microseconds for each."""
 _SHORTEST_WORD = 4
 
 
@@ -89,7 +91,7 @@ class Mask:
         """The features, masked. Raises whatever stands in the way: then nothing of them may be shown."""
         if type(features) is not self._model:
             # A subclass is dumped with its own fields, whose marks were not looked for.
-            raise Unmaskable(f"masking a record: its features are no {self._model.__name__}")
+            raise Unmaskable(f"they are no {self._model.__name__}")
         first = _First(self._pseudonyms)
         # A value of another type than its field says is an error here: a warning would print it, and its mark may not fit it.
         shown = self._walk(features.model_dump(mode="json", warnings="error"), first)
@@ -116,10 +118,15 @@ class _First:
         self.texts: dict[str, bool] = {}
         self.identifiers: list[tuple[str, str]] = []
         self._pseudonyms = pseudonyms
+        self._room = MOST_TEXT
 
     def text(self, value: str, mark: Untrusted) -> str:
-        self.texts[value[: mark.max]] = len(value) >= mark.max
-        return value[: mark.max]
+        text = value[: mark.max]
+        self._room -= len(text)
+        if self._room < 0:
+            raise Unmaskable(f"its free texts have more than {MOST_TEXT} characters")
+        self.texts[text] = len(value) >= mark.max
+        return text
 
     def identifier(self, value: str | int, mark: Identifier) -> str | int:
         assert self._pseudonyms is not None  # or the Mask would not have been made

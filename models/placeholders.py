@@ -6,7 +6,13 @@ Pure. `[EMAIL_1]` is the first e-mail address found in a record, wherever in its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+
+from models.occurrences import Occurrences, Span
+from models.plain import folded
+
+_UNSPACED = 0x0E00
+"""From here on most scripts (Thai, Chinese, Japanese) have no blanks between words."""
 
 
 class Unmaskable(Exception):
@@ -19,75 +25,123 @@ class Placeholders:
     def __init__(self, forged: Collection[str] = ()) -> None:
         self._forged = forged
         self._tokens: dict[str, str] = {}
+        self._spelled: dict[str, str] = {}
         self._words = set[str]()
         self._back: dict[str, str] = {}
         self._numbers = Counter[str]()
+        self._found: tuple[Occurrences, Occurrences] | None = None
+        self._named: Occurrences | None = None
 
     def __bool__(self) -> bool:
         return bool(self._back)
 
     def pseudonym(self, token: str, value: str, *, in_texts: bool) -> None:
-        """The record shows `token` for `value`; `in_texts`: also where a text has the value as a whole word."""
+        """The record shows `token` for `value`; `in_texts`: also where a text has the value as a whole word, however spelled.
+
+        Capitals, kinds of dashes and underscores make no difference there. The value itself is what is put back.
+        """
+        self._found = self._named = None
         self._back[token] = value
         if in_texts and value not in self._tokens:
             self._tokens[value] = token
             self._words.add(value)
+            self._spelled.setdefault(folded(value), token)
 
     def add(self, kind: str, value: str) -> None:
         """Give `value` the next placeholder of its kind, unless something stands for it already; replace it wherever it is."""
+        self._found = None
         self._words.discard(value)
         if value not in self._tokens:
+            self._tokens[value] = self._spelled.get(folded(value)) or self._given(kind, value)
+
+    def _given(self, kind: str, value: str) -> str:
+        token = self._next(kind)
+        while token in self._forged:
             token = self._next(kind)
-            while token in self._forged:
-                token = self._next(kind)
-            self._tokens[value] = token
-            self._back[token] = value
+        self._named = None
+        self._back[token] = value
+        return token
 
     def _next(self, kind: str) -> str:
         self._numbers[kind] += 1
         return f"[{kind}_{self._numbers[kind]}]"
 
     def put_in(self, text: str) -> str:
-        """`text` with a token in place of each value, the longest first."""
-        values = sorted(self._tokens, key=len, reverse=True)
-        return _replaced(text, ((value, self._tokens[value], value in self._words) for value in values))
+        """`text` with a token in place of each value; values that overlap are one, for which there is a token of its own."""
+        if not self._tokens:
+            return text
+        values, words = self._occurrences()
+        spans = [*values.spans(text), *words.spans(folded(text), _is_word)]
+        return _replaced(text, ((start, end, self._token(text[start:end])) for start, end in _joined(spans)))
+
+    def _occurrences(self) -> tuple[Occurrences, Occurrences]:
+        """Of values that are replaced wherever they are, and of those that are replaced as words."""
+        if self._found is None:
+            values = [value for value in self._tokens if value not in self._words]
+            self._found = Occurrences(values), Occurrences(self._spelled)
+        return self._found
+
+    def _token(self, value: str) -> str:
+        token = self._tokens.get(value) or self._spelled.get(folded(value))
+        if token is None:
+            # Its parts are looked for already, so it is found wherever it is without being looked for.
+            token = self._tokens[value] = self._given("LITERAL", value)
+        return token
 
     def put_back(self, text: str) -> str:
-        """`text` with each value in place of its token."""
-        return _replaced(text, ((token, value, False) for token, value in self._back.items()))
+        """`text` with each value in place of its token, in one pass."""
+        spans = _first_ones(self._tokens_in(text))
+        return _replaced(text, ((start, end, self._back[text[start:end]]) for start, end in spans))
 
     def named_in(self, text: str) -> bool:
         """Whether the text has any of the tokens."""
-        return any(token in text for token in self._back)
+        return next(self._tokens_in(text), None) is not None
+
+    def _tokens_in(self, text: str) -> Iterator[Span]:
+        if self._named is None:
+            self._named = Occurrences(self._back)
+        return self._named.spans(text)
 
     def check(self, texts: Iterable[str]) -> None:
         """Raises Unmaskable if a text still holds something that was to be replaced: put together, for example, by replacing."""
-        values = [value for value in self._tokens if value not in self._words]
-        if any(value in text for text in texts for value in values):
-            raise Unmaskable("masking a record: what was found in a text is still there")
+        values, _ = self._occurrences()
+        if any(next(values.spans(text), None) is not None for text in texts):
+            raise Unmaskable("what was found in a text is still there after masking")
 
 
-def _replaced(text: str, pairs: Iterable[tuple[str, str, bool]]) -> str:
-    """Each first replaced by its second, the third says whether as whole words only. What was put in is not looked at again."""
-    pieces: Sequence[str] = (text,)  # text, replacement, text ... text
-    for old, new, words in pairs:
-        if any(old in piece for piece in pieces[::2]):
-            pieces = [
-                part
-                for place, piece in enumerate(pieces)
-                for part in ((piece,) if place % 2 or old not in piece else _split(piece, old, new, words=words))
-            ]
-    return "".join(pieces)
+def _is_word(text: str, start: int, end: int) -> bool:
+    before, after = text[start - 1 : start] if start else "", text[end : end + 1]
+    return not any(sign.isalnum() and ord(sign) < _UNSPACED for sign in (before, after) if sign)
 
 
-def _split(piece: str, old: str, new: str, *, words: bool) -> Iterator[str]:
-    start = at = 0
-    while (at := piece.find(old, at)) >= 0:
-        end = at + len(old)
-        if words and (piece[:at][-1:].isalnum() or piece[end : end + 1].isalnum()):
-            at += 1
-            continue
-        yield piece[start:at]
-        yield new
-        start = at = end
-    yield piece[start:]
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+    """In order; those that overlap are one."""
+    first, last = 0, 0
+    for start, end in sorted(spans):
+        if start < last:
+            last = max(last, end)
+        else:
+            if last:
+                yield first, last
+            first, last = start, end
+    if last:
+        yield first, last
+
+
+def _first_ones(spans: Iterable[Span]) -> Iterator[Span]:
+    """In order, without those that overlap one before."""
+    last = 0
+    for start, end in sorted(spans):
+        if start >= last:
+            yield start, end
+            last = end
+
+
+def _replaced(text: str, replacements: Iterable[tuple[int, int, str]]) -> str:
+    """What stands between each two places becomes the third. What was put in is not looked at again."""
+    parts: list[str] = []
+    done = 0
+    for start, end, new in replacements:
+        parts += (text[done:start], new)
+        done = end
+    return "".join((*parts, text[done:]))

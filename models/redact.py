@@ -12,6 +12,7 @@ from typing import Any
 
 from models.contract import Answer, Question, Scorer
 from models.mask import Mask, Masked
+from models.placeholders import Unmaskable
 from models.wrapper import Wrapper
 
 
@@ -43,7 +44,8 @@ class Redact(Wrapper):
         except Exception as error:  # noqa: BLE001  # whatever it is: what is not masked must not leave
             self.unmasked += 1
             # Nothing was shown: an audit must not take the features themselves for what was.
-            return Answer("invalid", why=f"the features can not be masked ({type(error).__name__})", shown={})
+            why = str(error) if isinstance(error, Unmaskable) else type(error).__name__
+            return Answer("invalid", why=f"the features can not be masked ({why})", shown={})
 
 
 def _put_back(answer: Answer[Any], masked: Masked) -> Answer[Any]:

@@ -6,7 +6,6 @@ Pure. Each kind is found by a detector of its own; where two overlap, both are c
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, NamedTuple
 
@@ -15,6 +14,7 @@ from models.detect_numbers import COUNTRIES as ID_COUNTRIES
 from models.detect_numbers import NationalIds, cards, ibans
 from models.detect_phones import COUNTRIES as PHONE_COUNTRIES
 from models.detect_phones import Phones
+from models.plain import plain
 from schemas.errors import ConfigError
 
 KINDS: Final = ("EMAIL", "PHONE", "IBAN", "CARD", "NATIONAL_ID", "IP", "CREDENTIALS", "SECRET", "CUT", "LITERAL")
@@ -29,30 +29,6 @@ _FORGED: Final = re.compile(rf"[\[【〔]\s{{0,3}}(?:{'|'.join(KINDS)})[\s_-]{{0
 _GROUP: Final = re.compile(r"(?:[A-Za-z]{0,2}\d[A-Za-z0-9./()-]{0,7}|[+(]{1,2}\d{1,6}\)?|[A-Z]{4})\Z")
 _TELLING: Final = re.compile(r"[@:/=]|\d(?:.{0,3}\d){2}|.{12}")
 _LONGEST_TAIL: Final = 60
-_REMEMBERED: Final = 0x10000  # what is rarer is looked up again: a text must not fill the memory
-
-
-class _Plain(dict[int, str]):
-    """For str.translate: digits, spaces and dashes of every script, and full-width forms, as the patterns know them.
-
-    One character for one, so that places in the text stay what they are.
-    """
-
-    def __missing__(self, code: int) -> str:
-        sign, category = chr(code), unicodedata.category(chr(code))
-        if category == "Nd":
-            plain = str(unicodedata.decimal(sign))
-        elif category in ("Zs", "Pd"):
-            plain = " " if category == "Zs" else "-"
-        else:
-            plain = chr(code - 0xFEE0) if 0xFF01 <= code <= 0xFF5E else sign
-        if code < _REMEMBERED:
-            self[code] = plain
-        return plain
-
-
-_PLAIN: Final = _Plain()
-
 
 class Found(NamedTuple):
     """A place in a text, from `start` up to `end`, and what stands there."""
@@ -84,7 +60,7 @@ class Scrubber:
         """What is found, in order, without overlaps. `cut` says that the text went on, but was cut; `forged` is what else looks
         like ours.
         """
-        text = text if text.isascii() else text.translate(_PLAIN)
+        text = plain(text)
         patterns = [pattern for pattern in (_FORGED, forged) if pattern is not None]
         found = [Found(*match.span(), "LITERAL") for pattern in patterns for match in pattern.finditer(text)]
         for kind, detector in self._detectors:
@@ -112,9 +88,14 @@ def _tail(text: str) -> int | None:
 
 
 def _without(text: str, found: list[Found]) -> str:
-    for each in found:
-        text = text[: each.start] + "\n" * (each.end - each.start) + text[each.end :]
-    return text
+    """`text` with blanks where something was found; as long as it was."""
+    parts: list[str] = []
+    done = 0
+    for start, end, _ in sorted(found):
+        if end > done:
+            parts += (text[done:start], "\n" * (end - max(start, done)))
+            done = end
+    return "".join((*parts, text[done:])) if parts else text
 
 
 def _joined(found: list[Found]) -> list[Found]:

@@ -108,6 +108,17 @@ async def test_a_record_that_can_not_be_masked_is_not_sent_and_its_neighbours_ar
     assert len(echo.seen) == 2
 
 
+async def test_a_record_with_too_much_text_says_so() -> None:
+    """The reason is told, not only that there is one."""
+
+    class Story(BaseModel):
+        text: Annotated[str, Untrusted(max=200_000)]
+
+    (answer,) = await Redact(Echo(), Mask(Story, Scrubber(), None)).score([Question("d1", Story(text="x" * 100_001))], soon(5))
+    assert (answer.status, answer.shown) == ("invalid", {})
+    assert answer.why == "the features can not be masked (its free texts have more than 100000 characters)"
+
+
 async def test_an_answer_that_does_not_fit_once_it_is_put_back_is_invalid() -> None:
     """`decide` gets what the model of the answer allows, or no value; the raw answer is kept."""
     text = f"{'a' * 50}@b.example"
