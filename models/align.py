@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
 import orjson
@@ -19,13 +19,15 @@ from pydantic import BaseModel, ValidationError
 
 A = TypeVar("A", bound=BaseModel)
 
-# One fence around the whole reply is the habit of models without schema enforcement; prose around it is not accepted.
-_FENCE = re.compile(r"\s*```(?:json)?[ \t]*\r?\n(.*?)\r?\n?```\s*", re.DOTALL | re.IGNORECASE)
+_FENCE = "```"
 # A model that thinks aloud, behind a server that does not part the two. Only a whole block before all else is dropped.
 _THINK, _THOUGHT = "<think>", "</think>"
 _INT64 = 2**63
 _RAW_TEXT = 500
 _MOST_ERRORS = 3
+# Past these a reply is no answer to what was asked, and only costs the time of all others.
+_MORE_ANSWERS = 100
+_MOST_LOOSE_NUMBERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
     if not content.strip():
         return Aligned((Item("invalid", why="the reply has no text"),) * len(ids))
     replies, loose = _replies(content)
+    if len(replies) > 2 * len(ids) + _MORE_ANSWERS and not isinstance(replies, str):
+        replies = f"the reply has {len(replies)} answers to {len(ids)} questions"
     if isinstance(replies, str):
         broken: Item[A] = Item("invalid", raw=content[:_RAW_TEXT], why=replies)
         return Aligned((broken,) * len(ids))
@@ -77,9 +81,7 @@ def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
 
 def _replies(content: str) -> tuple[list[Any] | str, bool]:
     """The list of answers, or why there is none; and whether numbers in it may be none."""
-    said = _without_thoughts(content)
-    fenced = _FENCE.fullmatch(said)
-    text = fenced[1] if fenced else said
+    text = _unfenced(_without_thoughts(content))
     loose = False
     try:
         reply = orjson.loads(text)
@@ -89,6 +91,16 @@ def _replies(content: str) -> tuple[list[Any] | str, bool]:
             return "the reply is not JSON", loose
     answers = reply.get("answers") if isinstance(reply, dict) else None
     return answers if isinstance(answers, list) else 'the reply has no list "answers"', loose
+
+
+def _unfenced(content: str) -> str:
+    """One fence around the whole reply is the habit of models without schema enforcement; prose around it is not accepted."""
+    text = content.strip()
+    if not (text.startswith(_FENCE) and text.endswith(_FENCE)):
+        return content
+    first, newline, rest = text.partition("\n")
+    language = first.removeprefix(_FENCE).rstrip(" \t\r").lower()
+    return rest.removesuffix(_FENCE) if newline and language in ("", "json") else content
 
 
 def _without_thoughts(content: str) -> str:
@@ -107,8 +119,18 @@ class _NotFinite(str):
 
 def _loosely(text: str) -> Any:
     """What is JSON but for numbers that are none: they cost their own records the answer, not the neighbours. Else None."""
+    numbers = count(1)
+
+    def bounded(read: Callable[[str], Any]) -> Callable[[str], Any]:
+        def number(said: str) -> Any:
+            if next(numbers) > _MOST_LOOSE_NUMBERS:
+                raise ValueError("more numbers than an answer has")
+            return read(said)
+
+        return number
+
     try:
-        reply = json.loads(text, parse_constant=_NotFinite, parse_float=_float, parse_int=_int)
+        reply = json.loads(text, parse_constant=bounded(_NotFinite), parse_float=bounded(_float), parse_int=bounded(_int))
         orjson.dumps(reply)  # or it could not be audited: half a surrogate pair, for one
     except (ValueError, TypeError, RecursionError):
         return None

@@ -33,6 +33,7 @@ from models.call_draft import CallDraft
 from models.completion import Completion, credible, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
+from models.endpoint import most_bytes
 from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
 from models.halving import Group, halved, halved_in_doubt
@@ -272,7 +273,7 @@ class ChatScorer(Generic[A]):
                 if draft.attempt == 1 and draft.hedge_of is None:
                     line.retries(sent_at).sent(sent_at)
                 try:
-                    reply = await line.endpoint.post(request.body)
+                    reply = await line.endpoint.post(request.body, most=most_bytes(request.reserved))
                     draft.first_ms, draft.body = reply.first_ms, reply.body
                     completion = draft.completion = read_completion(reply.body)
                 except ModelError as error:

@@ -8,6 +8,7 @@ one total deadline.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,17 @@ _PATH = "/chat/completions"
 _CONNECT_SECONDS = 10.0
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _FIRST = "headrace_first_ms"
+
+
+_LARGEST = 8 * 1024 * 1024
+_ANY_REPLY, _BYTES_PER_TOKEN = 256 * 1024, 64
+_MOST: ContextVar[int] = ContextVar("most_bytes", default=_LARGEST)
+"""What the response to the request of this task may have; nothing that the SDK passes on carries it."""
+
+
+def most_bytes(output_tokens: int) -> int:
+    """The largest response, all of it, to a request that reserved so many tokens: generous, since none can be this long."""
+    return min(_LARGEST, _ANY_REPLY + _BYTES_PER_TOKEN * output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +89,12 @@ class _Client(openai.DefaultAioHttpClient):
             # The transport maps most of aiohttp's errors; malformed HTTP is one that it lets through.
             raise httpx2.RemoteProtocolError(type(error).__name__) from error
         response.extensions[_FIRST] = self._clock()
+        # What is refused may be quoted whole, and is refused all the same.
+        limit = self._limit if response.is_error else min(self._limit, _MOST.get())
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise httpx2.DecodingError("a compressed body was sent though none was asked for")
-            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), self._limit, self._secret)
+            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), limit, self._secret)
             await response.aread()
             # JSON is UTF-8. A server may name any codec as its charset, even zlib, and decoding by those raises anything at all.
             response.encoding = "utf-8"
@@ -101,7 +115,7 @@ class Endpoint:
     """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key."""
 
     def __init__(
-        self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = 8 * 1024 * 1024
+        self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = _LARGEST
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -122,15 +136,17 @@ class Endpoint:
         self._client.organization = None
         self._client.project = None
 
-    async def post(self, body: bytes, path: str = _PATH) -> Reply:
-        """Send one request and read the whole response. Raises ModelError; has no deadline of its own."""
-        return await self._read(self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS}))
+    async def post(self, body: bytes, path: str = _PATH, *, most: int = _LARGEST) -> Reply:
+        """Send one request and read the whole response, of `most` bytes. Raises ModelError; has no deadline of its own."""
+        sending = self._client.post(path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
+        return await self._read(sending, most)
 
     async def models(self) -> Reply:
         """Read the list of models. Raises ModelError; has no deadline of its own."""
-        return await self._read(self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS}))
+        return await self._read(self._client.get("/models", cast_to=httpx2.Response, options={"headers": _HEADERS}), _LARGEST)
 
-    async def _read(self, sending: Awaitable[httpx2.Response]) -> Reply:
+    async def _read(self, sending: Awaitable[httpx2.Response], most: int) -> Reply:
+        _MOST.set(most)
         try:
             response = await sending
         except TRANSPORT as error:

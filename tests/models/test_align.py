@@ -121,6 +121,22 @@ def test_nesting_deeper_than_the_serialiser_spoils_one_item_only() -> None:
     assert [item.status for item in aligned.items] == ["invalid", "answered"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"answers":[' + ",".join(['{"id":"z"}'] * 300) + "]}",
+        '{"answers":[' + ",".join([f'{{"id":"{IDS[0]}"}}'] * 300) + "]}",
+        '{"answers":[{"x":[' + "NaN," * 30_000 + "1]}]}",
+        '{"answers":[{"x":[' + "1," * 30_000 + "NaN]}]}",
+    ],
+)
+def test_a_reply_of_far_more_than_was_asked_is_invalid_as_a_whole(content: str) -> None:
+    """It is not gone through: a server that sends it would cost everybody else's time."""
+    aligned = align(content, IDS, Judged)
+    assert {item.status for item in aligned.items} == {"invalid"}
+    assert (aligned.foreign, aligned.duplicates) == (0, 0)
+
+
 class Loose(BaseModel):
     """An answer whose text a number that is none could pass for."""
 

@@ -60,3 +60,21 @@ async def test_what_nobody_foresaw_is_told_by_its_type_alone(error: Exception, m
         with pytest.raises(ModelProtocolError, match=rf"\({type(error).__name__}\)$"):
             await asking
     await endpoint.close()
+
+
+async def test_a_reply_far_longer_than_was_reserved_is_not_read() -> None:
+    """A completion padded to 4 MB for two records is a protocol error; an error of that size keeps its status."""
+    status = 200
+
+    async def pad(request: web.Request) -> web.Response:
+        return web.json_response({"model": "m" * 4_000_000, "choices": [{"message": {"content": "{}"}}]}, status=status)
+
+    calls: list[Call] = []
+    async with served(pad) as base_url:
+        scorer = chat(base_url, calls)
+        await scorer.score(questions(2), soon(10))
+        status = 401
+        await scorer.score(questions(2), soon(10))
+        await scorer.close()
+    assert [call.status for call in calls] == ["protocol", "protocol", "rejected"]
+    assert calls[0].error == "the response is larger than the transport accepts"
