@@ -33,7 +33,7 @@ from models.call_draft import CallDraft
 from models.completion import Completion, credible, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
-from models.endpoint import most_bytes
+from models.endpoint import most_bytes, refusal_of
 from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
 from models.halving import Group, halved, halved_in_doubt
@@ -277,6 +277,9 @@ class ChatScorer(Generic[A]):
                     draft.first_ms, draft.body = reply.first_ms, reply.body
                     completion = draft.completion = read_completion(reply.body)
                 except ModelError as error:
+                    refusal = refusal_of(error)
+                    if refusal is not None:
+                        draft.first_ms, draft.body = refusal.first_ms, refusal.body
                     passage.ended = _ended(error, loop.time() - sent_at)
                     if isinstance(error, ModelLimited):
                         line.limited_at = loop.time()

@@ -47,6 +47,14 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def refusal_of(error: ModelError) -> Reply | None:
+    """The response with an error's status that `error` was made from; None where there was none."""
+    response = getattr(error.__cause__, "response", None)
+    if not isinstance(response, httpx2.Response):
+        return None
+    return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))
+
+
 class _Bounded(httpx2.AsyncByteStream):
     """A response body in one piece, with the key hidden. Ends in an error instead of going on past `limit` bytes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 
 import openai
 import pytest
@@ -78,3 +79,20 @@ async def test_a_reply_far_longer_than_was_reserved_is_not_read() -> None:
         await scorer.close()
     assert [call.status for call in calls] == ["protocol", "protocol", "rejected"]
     assert calls[0].error == "the response is larger than the transport accepts"
+
+
+@pytest.mark.parametrize("status", [307, 400, 401, 503])
+async def test_the_audit_has_what_came_with_an_error(status: int) -> None:
+    """The hash of the body of a refused request, and when its headers came, are in its Call."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(body=b'{"error": {"code": "x"}}', status=status)
+
+    calls: list[Call] = []
+    async with served(refuse) as base_url:
+        scorer = chat(base_url, calls)
+        await scorer.score(questions(1), soon(5))
+        await scorer.close()
+    assert {call.response_hash for call in calls} == {sha256(b'{"error": {"code": "x"}}').hexdigest()}
+    times = [[call.sent_at, call.first_at, call.done_at] for call in calls]
+    assert all(all(each) and each == sorted(each, key=str) for each in times)
