@@ -119,15 +119,30 @@ def without_credentials(base_url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def _check_url(base_url: str) -> None:
+    """Raises ConfigError, without the URL: what is in it may be a secret."""
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError("opening the model endpoint: HEADRACE_MODEL_BASE_URL must be like https://host/v1")
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url:
+        # Paths are put after all of it, the client logs a query, and a password stands in the way of the key.
+        raise ConfigError(
+            "opening the model endpoint: HEADRACE_MODEL_BASE_URL must have no user, password, query or fragment: "
+            "put the key into HEADRACE_MODEL_API_KEY"
+        )
+
+
 class Endpoint:
     """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key."""
 
     def __init__(
         self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = _LARGEST
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError("opening the model endpoint: HEADRACE_MODEL_BASE_URL must be like https://host/v1")
+        _check_url(base_url)
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
             raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
         self.where = without_credentials(base_url)

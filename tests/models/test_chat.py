@@ -276,11 +276,16 @@ def test_what_can_not_be_a_url_or_a_key_is_refused_at_start(url: str, key: str) 
         chat(url, api_key=key)
 
 
-async def test_credentials_in_the_url_stay_out_of_the_audit() -> None:
-    """A user name and password in the base URL are used but not written down."""
-    calls: list[Call] = []
-    async with Sandbox() as server:
-        scorer = chat(server.base_url.replace("//", "//user:hidden@"), calls)
-        await scorer.score(questions(1), soon(5))
-        await scorer.close()
-        assert calls[0].endpoint == server.base_url
+@pytest.mark.parametrize("put", ["http://user:hidden@h/v1", "http://hidden@h/v1", "http://h/v1?tok=hidden", "http://h/v1#hidden"])
+def test_a_secret_in_the_url_is_refused_at_start_and_not_repeated(put: str) -> None:
+    """A user, a password, a query or a fragment can not work and would be logged; the message names the setting alone."""
+    with pytest.raises(ConfigError, match="HEADRACE_MODEL_BASE_URL must have no user") as refused:
+        chat(put)
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_url_that_is_broken_is_refused_like_any_other() -> None:
+    """What can not even be taken apart is a configuration error, too."""
+    for broken in ("http://[::1/v1", "http://h:port/v1"):
+        with pytest.raises(ConfigError, match="HEADRACE_MODEL_BASE_URL"):
+            chat(broken)
