@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -88,6 +89,13 @@ class _Client(openai.DefaultAioHttpClient):
         self._limit = limit
         self._clock = clock
         self._secret = secret
+        self.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    def _init_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return _without_cookies(super()._init_transport(*args, **options))
+
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx2.AsyncBaseTransport:
+        return _without_cookies(super()._init_proxy_transport(*args, **options))
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         options.update(stream=True, follow_redirects=False)
@@ -111,6 +119,20 @@ class _Client(openai.DefaultAioHttpClient):
         finally:
             await response.aclose()
         return response
+
+
+def _without_cookies(transport: Any) -> httpx2.AsyncBaseTransport:
+    """The aiohttp transport, with sessions as it makes them but that no cookie is kept: a server must not mark who asks."""
+
+    def session() -> aiohttp.ClientSession:
+        limits = transport.limits
+        connector = aiohttp.TCPConnector(
+            limit=limits.max_connections, keepalive_timeout=limits.keepalive_expiry, ssl=transport.ssl_context
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    transport.client = session
+    return cast(httpx2.AsyncBaseTransport, transport)
 
 
 def without_credentials(base_url: str) -> str:

@@ -96,3 +96,23 @@ async def test_the_audit_has_what_came_with_an_error(status: int) -> None:
     assert {call.response_hash for call in calls} == {sha256(b'{"error": {"code": "x"}}').hexdigest()}
     times = [[call.sent_at, call.first_at, call.done_at] for call in calls]
     assert all(all(each) and each == sorted(each, key=str) for each in times)
+
+
+async def test_cookies_are_not_kept() -> None:
+    """What a server sets, for its host or a whole domain, does not come back to it with the next request."""
+    seen: list[str | None] = []
+
+    async def track(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Cookie"))
+        response = web.Response(body=b"{}", status=400)
+        response.headers.add("Set-Cookie", "track=me; Path=/")
+        response.headers.add("Set-Cookie", f"more=me; Path=/; Domain={request.url.host}")
+        return response
+
+    async with served(track) as base_url:
+        # A name, since aiohttp keeps no cookies of a server that is addressed by its number.
+        scorer = chat(base_url.replace("127.0.0.1", "localhost"))
+        for _ in range(3):
+            await scorer.score(questions(1), soon(5))
+        await scorer.close()
+    assert seen == [None] * 3
