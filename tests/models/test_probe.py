@@ -71,7 +71,7 @@ async def test_a_wrong_key_is_refused_by_its_setting_and_not_shown(ask: bool) ->
 
 async def test_where_nobody_listens_the_address_is_to_mend() -> None:
     """A refused connection names HEADRACE_MODEL_BASE_URL."""
-    found = await probe_model(f"http://user:{KEY}@127.0.0.1:{free_port()}/v1", None, "m", ask=False)
+    found = await probe_model(f"http://127.0.0.1:{free_port()}/v1", KEY, "m", ask=False)
     assert "HEADRACE_MODEL_BASE_URL" in (found.refused or "")
     assert KEY not in str(found)
 
