@@ -9,6 +9,8 @@ Each opening begins a new era. How a request of an earlier era ends says nothing
 
 A 429 is no failure: it says that the endpoint is there (models/admission.py answers it). Nor is a request that was refused for
 what is in it. A key or a path that is refused, or a quota that is used up, opens at once: no other request would fare better.
+A 403 without a reason may be about one record's text, as with a web firewall: it is an ordinary failure, and none where the last
+such request had records in common with this one.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class Breaker:
         self._chance = chance
         self._seen = deque[tuple[float, bool]](maxlen=WINDOW)
         self._row = 0
+        self._suspected = frozenset[str]()
         self._pause = 0.0
         self._era = 1
         self._allowed = self.in_flight = self._succeeded = 0
@@ -82,7 +85,7 @@ class Breaker:
         if era != self._era:
             return  # it was under way when others failed
         self.in_flight -= 1
-        failed = _failure(ended)
+        failed = None if self._same_again(ended) else _failure(ended)
         if failed is None:
             if self.state == "half open":
                 # It did not leave, or says nothing: the next one is the probe, at once.
@@ -91,6 +94,14 @@ class Breaker:
             self._failed(ended, now)
         else:
             self._worked(now)
+
+    def _same_again(self, ended: Ended) -> bool:
+        """Whether the last request that was forbidden without a reason had records of this one: they may be why."""
+        if not ended.about:
+            return False
+        same = ended.about & self._suspected
+        self._suspected = same or ended.about
+        return bool(same)
 
     def _worked(self, now: float) -> None:
         self._row = 0
@@ -110,7 +121,7 @@ class Breaker:
         self._seen.append((now, True))
         recent = [bad for at, bad in self._seen if at >= now - WINDOW_SECONDS]
         often = len(recent) == WINDOW and sum(recent) >= FAILURE_SHARE * WINDOW
-        at_once = self.state != "closed" or ended.kind == "exhausted" or ended.status in _HOPELESS
+        at_once = self.state != "closed" or ended.kind == "exhausted" or (ended.status in _HOPELESS and not ended.about)
         if at_once or often or self._row >= IN_A_ROW:
             self._open(ended, now)
 

@@ -7,7 +7,8 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
 - where the budget of some source partitions is short, the records of the others are asked about without theirs;
 - what is missing or invalid in an answer is asked again once; a reply that is of no use to any of several records (prose, broken
   JSON, no text) is asked again in halves, and these in halves while one of two is answered (models/halving.py): an endpoint that
-  never says anything of use gets 7 requests for a batch, two for one record;
+  never says anything of use gets 7 requests for a batch, two for one record. So is a batch that was refused without a reason
+  (400, 403), in 3 requests where that brings no answer;
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
   record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. So is a batch of which most
   records came back without an answer and some with one: servers that cut the request instead of refusing it do that.
@@ -34,7 +35,7 @@ from models.completion import Completion, credible, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
 from models.endpoint import most_bytes, refusal_of
-from models.failures import Exhausted, Filtered, Unfit, cut_off, error_body, rate_headers
+from models.failures import Exhausted, Filtered, Unexplained, Unfit, cut_off, error_body, rate_headers
 from models.gate import Asking, End, Ended, Refused
 from models.halving import Group, halved, halved_in_doubt
 from models.hedging import QUIET_SECONDS, Hedging
@@ -50,8 +51,8 @@ A = TypeVar("A", bound=BaseModel)
 _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _ADAPTABLE = (400, 422)
-Then = Literal["done", "again", "split", "useless", "without"]
-_IN_DOUBT = {"useless": 2}
+Then = Literal["done", "again", "split", "useless", "suspect", "without"]
+_IN_DOUBT = {"useless": 2, "suspect": 1}
 """Levels of halves without any answer after which it is the endpoint's fault."""
 _SEEDS = 2**31
 
@@ -62,8 +63,9 @@ class _Round(Generic[A]):
 
     "again": ask once more about those without an answer; "split": the same, in halves, since what went wrong may be the fault
     of one of them: what the others have meanwhile is provisional. "useless": nobody was answered, and it is not known whether
-    one of them is at fault or the endpoint: in halves while that brings answers, one record alone once more. "without": ask at
-    once about those that are of no partition in `short`; nothing was sent.
+    one of them is at fault or the endpoint: in halves while that brings answers, one record alone once more. "suspect": refused
+    without a reason, and so in halves too, but no further than once without an answer. "without": ask at once about those that
+    are of no partition in `short`; nothing was sent.
     """
 
     answers: list[Answer[A]]
@@ -280,7 +282,7 @@ class ChatScorer(Generic[A]):
                     refusal = refusal_of(error)
                     if refusal is not None:
                         draft.first_ms, draft.body = refusal.first_ms, refusal.body
-                    passage.ended = _ended(error, loop.time() - sent_at)
+                    passage.ended = _ended(error, loop.time() - sent_at, batch)
                     if isinstance(error, ModelLimited):
                         line.limited_at = loop.time()
                     raise
@@ -345,10 +347,11 @@ class ChatScorer(Generic[A]):
         status = "invalid" if isinstance(error, Unfit) and alone else _answer_status(error)
         if isinstance(error, ModelProtocolError):
             return self._failed(batch, status, str(error), draft, "again")
-        return self._failed(batch, status, str(error), draft, "split" if isinstance(error, Filtered | Unfit) else "done")
+        then: Then = "split" if isinstance(error, Filtered | Unfit) else "suspect" if isinstance(error, Unexplained) else "done"
+        return self._failed(batch, status, str(error), draft, then)
 
     def _failed(
-        self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Literal["done", "again", "split"] = "done"
+        self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Then = "done"
     ) -> _Round[A]:
         return _Round(_back(batch, [self._make(status, draft, position, why) for position in range(len(batch.order))]), then)
 
@@ -408,7 +411,7 @@ def _half_seen(aligned: Aligned[Any]) -> bool:
     return counts["answered"] > 0 and counts["missing"] > len(aligned.items) / 2
 
 
-def _ended(error: ModelError, seconds: float) -> Ended:
+def _ended(error: ModelError, seconds: float, batch: _Batch) -> Ended:
     kind: End = "unavailable"
     if isinstance(error, ModelLimited):
         kind = "exhausted" if isinstance(error, Exhausted) else "limited"
@@ -420,7 +423,9 @@ def _ended(error: ModelError, seconds: float) -> Ended:
     # What was refused for what is in it says nothing of the endpoint, whatever status a vendor gives it.
     refused = isinstance(error, ModelRejected) and not isinstance(error, Unfit | Filtered)
     status = error.status if isinstance(error, ModelRejected) and refused else None
-    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status, cut_off(error))
+    forbidden = isinstance(error, Unexplained) and error.status == 403
+    about = frozenset(question.decision_id for question in batch.questions) if forbidden else frozenset()
+    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status, cut_off(error), about)
 
 
 def _answer_status(error: ModelError) -> Status:

@@ -57,6 +57,16 @@ _ADVICE = {
     403: "the API key may not use this model: ask its owner for access, or set HEADRACE_MODEL_NAME to one it may use",
     404: "the endpoint knows no such model or path: check HEADRACE_MODEL_NAME and the path of HEADRACE_MODEL_BASE_URL",
 }
+_ODD = "the endpoint does not accept this request: check that it speaks the chat completions API"
+_FORBIDDEN = (
+    "the endpoint forbids this request and does not say why: a firewall may not like a record's text, or the API key may not use "
+    "this model: ask its owner, or set HEADRACE_MODEL_NAME to another"
+)
+_OUR_CODE = re.compile(r"auth|permission|key|access|denied|credential|organi[sz]ation|project|country|region|model", re.I)
+_OUR_TEXT = re.compile(
+    r"api[ _-]?key|permission|credential|authenti|authori[sz]|access to|organi[sz]ation|not (?:support|exist|found)", re.I
+)
+"""What a 400 or 403 says that is about the key or the request's form, and so about every request alike."""
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "Arrearage")
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "tokens_too_long", "characters_too_long")
 _TOO_LONG_TEXTS = ("context length", "context size", "range of input length", "max_tokens must be at least 1")
@@ -81,6 +91,10 @@ class BadImage(Unfit):
 
 class Filtered(ModelRejected):
     """A content filter refused the request as a whole: one record of it may be the cause."""
+
+
+class Unexplained(ModelRejected):
+    """A 400 or 403 that speaks of no key, permission, model or parameter: a record may be the cause, for a firewall say."""
 
 
 class Exhausted(ModelLimited):
@@ -176,8 +190,21 @@ def _by_status(error: openai.APIStatusError) -> ModelError:
     if 300 <= status < 400:
         advice = "prompts follow no redirect: set HEADRACE_MODEL_BASE_URL to the place itself"
         return ModelRejected(f"the endpoint redirects ({status}); {advice}", status=status)
-    advice = _ADVICE.get(status, "the endpoint does not accept this request: check that it speaks the chat completions API")
+    if _unexplained(error, body, words):
+        advice = _FORBIDDEN if status == 403 else _ODD
+        return Unexplained(f"{advice} ({status}{_short(body)})", status=status)
+    advice = _ADVICE.get(status, _ODD)
     return ModelRejected(f"{advice} ({status}{_short(body)})", status=status)
+
+
+def _unexplained(error: openai.APIStatusError, body: dict[str, Any], words: list[str]) -> bool:
+    if error.status_code not in (400, 403):
+        return False
+    param = body.get("param")
+    ours = isinstance(param, str) and param != "" and not param.startswith("messages")
+    # A firewall's web page may say "permission" too: only an API's own error is taken at its word.
+    said = str(body.get("message", ""))[:_LONGEST_TEXT] if isinstance(error.body, dict) else ""
+    return not (ours or any(map(_OUR_CODE.search, words)) or _OUR_TEXT.search(said))
 
 
 def _unfit(status: int, body: dict[str, Any], words: list[str]) -> ModelRejected | None:

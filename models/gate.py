@@ -55,7 +55,8 @@ class Ended:
     `tokens` is what the endpoint reported; None where it reported nothing: a request that left then counts with all it had
     reserved. `seconds` from leaving to the end. `retry_after` in seconds. `headers` are the response's `x-ratelimit-*` headers,
     in lower case, as they came: hints that may be absent, 0 or -1. `status` is the HTTP status, where there was one. `cut_off`:
-    the request was on its way when the connection failed, and may have been worked on.
+    the request was on its way when the connection failed, and may have been worked on. `about` are the decision ids of its
+    records where it was forbidden (403) without a reason, so that one of them may be the cause; else nothing.
     """
 
     kind: End
@@ -65,6 +66,7 @@ class Ended:
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int | None = None
     cut_off: bool = False
+    about: frozenset[str] = frozenset()
 
 
 class Refused(Exception):

@@ -64,6 +64,17 @@ def test_what_no_other_request_would_survive_opens_it_at_once(ended: Ended) -> N
     assert breaker.state == "open"
 
 
+def test_what_is_forbidden_without_a_reason_opens_it_only_if_it_recurs_for_other_records() -> None:
+    """The same record again and again is its own fault; five requests that share none are the endpoint's."""
+    breaker = Breaker(half)
+    for _ in range(2 * WINDOW):
+        fails(breaker, 0.0, Ended("rejected", status=403, about=frozenset({"a", "b"})))
+        fails(breaker, 0.0, Ended("rejected", status=403, about=frozenset({"a"})))
+    assert breaker.state == "closed"
+    fails(breaker, 0.0, *(Ended("rejected", status=403, about=frozenset({f"r{n}"})) for n in range(IN_A_ROW - 1)))
+    assert breaker.state == "open"
+
+
 @pytest.mark.parametrize(
     "ended",
     [

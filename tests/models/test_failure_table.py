@@ -39,7 +39,8 @@ PASSING = "connect error, 5xx, 529, 408, 409"
 LATE = "read timeout"
 RATE = "429 rate"
 QUOTA = "429 quota or billing"
-REFUSED_KEY = "401, 403, 404"
+REFUSED_KEY = "401, 404, 403 with a reason"
+UNEXPLAINED = "400, 403 without a reason"
 SCHEMA = "400 schema not supported"
 TOO_LONG = "context overflow, finish_reason=length"
 REFUSED = "refusal or content filter"
@@ -49,7 +50,8 @@ NOT_A_COMPLETION = "200 that is no completion"
 REJECTED = "any other 4xx, a redirect"
 HARMLESS = "nothing that matters"
 SIGNALS = (
-    PASSING, LATE, RATE, QUOTA, REFUSED_KEY, SCHEMA, TOO_LONG, REFUSED, WRONG, GIVEN_UP, NOT_A_COMPLETION, REJECTED, HARMLESS,
+    PASSING, LATE, RATE, QUOTA, REFUSED_KEY, SCHEMA, TOO_LONG, REFUSED, WRONG, GIVEN_UP, NOT_A_COMPLETION, REJECTED, UNEXPLAINED,
+    HARMLESS,
 )  # fmt: skip
 
 Spent = Literal["nothing", "reported", "reserved"]
@@ -99,9 +101,12 @@ ROWS = [
     Row(QUOTA, "429 with its code", ("limited",), ("nothing",), ("quota",), elsewhere=3, breaker="open", alarm=True),
     Row(QUOTA, "402", ("limited",), ("nothing",), ("402",), elsewhere=3, breaker="open", alarm=True),
     *(Row(REFUSED_KEY, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, breaker="open", alarm=True)
-      for fault in ("401", "403", "404", "echo")),
-    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True)
-      for fault in ("400", "422", "307", "charset")),
+      for fault in ("401", "404", "echo")),
+    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True) for fault in ("422", "307")),
+    *(Row(UNEXPLAINED, f"{fault} once: halves are answered", ("rejected", "ok", "ok"), ("nothing", "reported", "reported"),
+          (fault,), asked=3) for fault in ("400", "403")),
+    *(Row(UNEXPLAINED, f"{fault} for both halves too", ("rejected",) * 3, ("nothing",) * 3, (fault,) * 3, elsewhere=3, alarm=True)
+      for fault in ("400", "403")),
     Row(SCHEMA, "json_object is", ("rejected", "ok"), ("nothing", "reported"), config={"rejects": frozenset({"json_schema"})}),
     Row(SCHEMA, "nor json_object", ("rejected", "rejected", "ok"), ("nothing", "nothing", "reported"),
         config={"rejects": frozenset({"json_schema", "json_object"})}),

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from openai import _exceptions as sdk
 
 from models.completion import read_completion
-from models.failures import PLACES, BadImage, Exhausted, Filtered, Overflow, cut_off, error_body, muted, place, retry_after
+from models.failures import (
+    PLACES,
+    BadImage,
+    Exhausted,
+    Filtered,
+    Overflow,
+    Unexplained,
+    cut_off,
+    error_body,
+    muted,
+    place,
+    retry_after,
+)
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 REQUEST = httpx2.Request("POST", "http://h/v1/chat/completions")
@@ -47,7 +59,8 @@ def status_error(status: int, body: object = None, **headers: str) -> openai.API
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, ModelRejected) for status in (307, 400, 401, 403, 404, 422)),
+        *((status, ModelRejected) for status in (307, 401, 404, 422)),
+        *((status, Unexplained) for status in (400, 403)),
         *((status, ModelUnavailable) for status in (408, 409, 500, 529)),
         (429, ModelLimited),
     ],
@@ -84,6 +97,12 @@ def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[Mod
         (400, {"code": "invalid_image_format"}, BadImage),
         (403, {"code": "image_generation_denied"}, ModelRejected),
         (500, {"message": "the context length of this"}, ModelUnavailable),
+        (403, {"message": "blocked"}, Unexplained),
+        (403, {"type": "permission_error"}, ModelRejected),
+        (403, {"code": "model_not_found", "message": "Project p does not have access to model m"}, ModelRejected),
+        (403, {"message": "Your API key may not do this"}, ModelRejected),
+        (400, {"code": "invalid_value", "param": "messages[1].content"}, Unexplained),
+        (400, {"code": "invalid_value", "param": "seed"}, ModelRejected),
     ],
 )
 def test_a_code_decides_where_the_status_is_not_enough(status: int, error: dict[str, object], kind: type[ModelError]) -> None:

@@ -1,4 +1,4 @@
-"""One record that the endpoint refuses costs its neighbours nothing but a few requests."""
+"""One record that the endpoint refuses, or that spoils its reply, costs its neighbours nothing but a few requests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from models.breaker import IN_A_ROW
+from models.breaker_gate import BreakerGate
 from models.chat import ChatScorer
 from schemas.audit import Call
 from tests.support.scoring import ASK, chat, line_to, questions, soon, statuses
@@ -67,6 +69,8 @@ class Poisoned:
             return web.json_response(completion(orjson.dumps({"answers": answers}).decode()))
         if self.way in USELESS:
             return web.json_response(completion(USELESS[self.way]([record["id"] for record in records])))
+        if self.way.isdecimal():
+            return web.Response(text="<html>You don't have permission to access this resource.</html>", status=int(self.way))
         if self.way == "refusal":
             return web.json_response(completion("", refusal="I can not help with this."))
         code = "content_filter" if self.way == "filter" else "context_length_exceeded"
@@ -122,6 +126,36 @@ async def test_a_record_that_spoils_the_whole_reply_takes_nobodys_answer(bad: se
     answered = Counter(n for numbers in server.asked if bad.isdisjoint(numbers) for n in numbers)
     assert set(answered.values()) == {1}
     assert len(calls) <= 1 + 2 * len(bad) * math.log2(32)
+
+
+@pytest.mark.parametrize("way", ["400", "403"])
+async def test_a_record_that_a_firewall_refuses_takes_nobodys_answer_and_shuts_nobody_out(way: str) -> None:
+    """A refusal without a reason is looked into by halves; asked alone again and again the record opens no breaker either."""
+    server, calls = Poisoned({13}, way), list[Call]()
+    async with reach(server) as running:
+        gate = BreakerGate("there")
+        scorer = chat(str(running.make_url("/v1")), calls, gates=[gate])
+        answers = await scorer.score(questions(32), soon(60))
+        assert len(calls) <= 1 + 2 * math.log2(32)
+        for _ in range(IN_A_ROW):
+            await scorer.score(questions(32)[13:14], soon(60))
+        await scorer.close()
+    assert statuses(answers) == ["rejected" if number == 13 else "answered" for number in range(32)]
+    assert gate.breaker.state == "closed"
+
+
+async def test_an_endpoint_that_forbids_everything_is_left_alone_after_a_few() -> None:
+    """Three requests for a batch, and the third batch finds it shut."""
+    server = Poisoned(set(range(8)), "403")
+    async with reach(server) as running:
+        gate = BreakerGate("there")
+        scorer = chat(str(running.make_url("/v1")), gates=[gate])
+        await scorer.score(questions(8), soon(60))
+        assert len(server.asked) == 3
+        for _ in range(2):
+            await scorer.score(questions(8), soon(60))
+        await scorer.close()
+    assert (gate.breaker.state, gate.breaker.stats.why) == ("open", "rejected (403)")
 
 
 @pytest.mark.parametrize(("records", "most"), [(32, 7), (3, 5), (2, 3), (1, 2)])
