@@ -1,7 +1,7 @@
 """What an agent's partitions have cost today, when a worker takes them: from their last receipts, and from the calls since.
 
 A receipt says what had been settled when it was written; calls that ended after it are on the agent's topic of calls, and an
-answer is used only once its call is there (models/within_budget.py). What was under way when a worker was killed is in neither:
+answer is used only once its call is there (models/recorded.py). What was under way when a worker was killed is in neither:
 that much may be spent beyond the limit.
 """
 

@@ -255,32 +255,6 @@ async def test_records_that_suddenly_have_many_more_tokens_do_not_overrun_the_st
     assert 2_940_000 + server.billed - before == budget.total(DAY) <= 3_000_000
 
 
-async def test_an_answer_is_given_when_its_call_is_recorded_or_the_deadline_has_passed() -> None:
-    """Until then what it cost would be unknown to whoever takes over; nothing that was asked is thrown away for it."""
-    budget, order = Budget(1_000_000), list[str]()
-    budget.take(0, 1, {})
-    recorded = asyncio.Event()
-
-    async def wait() -> None:
-        order.append("waits")
-        await recorded.wait()
-
-    gates = (BudgetGate({"test": budget}, PRICE, lambda: DAY), Slots(8, lambda: 0.01))
-    async with Sandbox(SandboxConfig(latency="0ms")) as server:
-        scorer = WithinBudget(chat(server.base_url, gates=gates, price=PRICE), budget, lambda: DAY, wait)
-        asking = asyncio.ensure_future(scorer.score(about(0), soon(20)))
-        async with asyncio.timeout(20):
-            while not order:  # noqa: ASYNC110  # what another part does, seen from outside
-                await asyncio.sleep(0.01)
-        assert not asking.done()
-        assert budget.total(DAY) > 0
-        recorded.set()
-        assert statuses(await asking) == ["answered"]
-        recorded.clear()
-        assert statuses(await scorer.score(about(0), soon(0.2) - 0.9)) == ["timeout"]
-        await scorer.close()
-
-
 async def test_a_partition_without_money_does_not_take_its_neighbours_with_it() -> None:
     """One call about three partitions: one is spent already, one has too little for its part, the third is answered."""
     budget, calls = Budget(90_000), list[Call]()
