@@ -1,4 +1,8 @@
-"""AdmissionGate: admission as a gate: requests wait in the event loop, and one timer wakes those whose turn it is."""
+"""AdmissionGate: admission as a gate: requests wait in the event loop, and one timer wakes those whose turn it is.
+
+It is the last gate before a request leaves. One that would leave with clearly less time than such requests take
+(models/usual_time.py) does not leave: it would be cut off, and paid for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 
 from models.admission import Admission, AdmissionStats, Limits, Ticket
-from models.gate import Asking, Ended, Leave
+from models.gate import Asking, Ended, Leave, Refused
+from models.usual_time import UsualTime
 
 _TICK = 0.001
 _LOOK = 1.0
@@ -30,6 +35,7 @@ class AdmissionGate:
         self._timer_at = math.inf
         self._tell: dict[str, Callable[[], None]] = {}
         self._full: set[str] = set()
+        self.usual = UsualTime()
 
     @property
     def used(self) -> bool:
@@ -42,23 +48,34 @@ class AdmissionGate:
         return self.core.stats
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
-        """Wait for a turn. Raises TimeoutError at the deadline."""
-        core, now = self.core, self._now()
+        """Wait for a turn. Raises TimeoutError at the deadline, or Refused as soon as the time left is known not to suffice."""
+        core, now, size = self.core, self._now(), asking.output_tokens
         ticket = Ticket(asking.agent, asking.tokens, asking.again)
         core.ask(ticket, now, deadline)
         if now >= deadline:
             core.drop(ticket)
             raise TimeoutError
+        tries = now + self.usual.least(size) > deadline and self.usual.may_try(size, now)
+        latest = deadline if tries else deadline - self.usual.least(size)
+        if now > latest:
+            core.drop(ticket)
+            raise self._too_late(asking, deadline)
         self._grant(now)
         if ticket.state == "waiting":
             turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(latest):
                     await turn
+                # Meanwhile more may be known of how long it takes.
+                if not tries and deadline - self._now() < self.usual.least(size):
+                    raise TimeoutError
+            except TimeoutError:
+                self._give_up(ticket)
+                raise self._too_late(asking, deadline) from None
             except BaseException:
                 self._give_up(ticket)
                 raise
-        return partial(self._leave, ticket)
+        return partial(self._leave, ticket, size)
 
     def share(self, agent: str, fraction: float) -> None:
         """The part of the account's limits that the agent may have, 0 to 1: its weight times its part of all partitions."""
@@ -79,9 +96,19 @@ class AdmissionGate:
         """Call `tell`, in the event loop, when there is room again after `room` said no. One listener for each agent."""
         self._tell[agent] = tell
 
-    def _leave(self, ticket: Ticket, ended: Ended) -> None:
+    def _too_late(self, asking: Asking, deadline: float) -> Exception:
+        """Of a request that came back from a 429 nothing of this is told: it was the rate that held it up."""
+        least = self.usual.least(asking.output_tokens)
+        if asking.again or not least:
+            return TimeoutError()
+        left = max(0.0, deadline - self._now())
+        return Refused("timeout", f"with {left:.1f} s left it was not sent: such a request takes {least:.1f} s at least")
+
+    def _leave(self, ticket: Ticket, size: int, ended: Ended) -> None:
         if ticket.state == "over":
             raise RuntimeError("ending a request that has ended already")
+        if ended.kind == "served":
+            self.usual.served(size, ended.seconds)
         now = self._now()
         self.core.ended(ticket, ended, now)
         self._grant(now)

@@ -1,12 +1,17 @@
-"""BreakerGate: a breaker as a gate: nobody waits for an endpoint that fails, the answer is that it does."""
+"""BreakerGate: a breaker as a gate: nobody waits for an endpoint that fails, the answer is that it does.
+
+A request that was cut off after less time than such requests take (models/usual_time.py) is no failure of the endpoint.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 from models.breaker import Breaker, BreakerStats
 from models.gate import Asking, Ended, Leave, Refused
+from models.usual_time import UsualTime
 
 
 class BreakerGate:
@@ -15,6 +20,7 @@ class BreakerGate:
     def __init__(self, where: str, breaker: Breaker | None = None) -> None:
         self.breaker = breaker or Breaker()
         self._where = where
+        self._usual = UsualTime()
 
     @property
     def stats(self) -> BreakerStats:
@@ -37,7 +43,11 @@ class BreakerGate:
             pause = self.breaker.until - now
             again = f"it is asked again in {pause:.0f} s" if pause >= 0.5 else "others are trying it"
             raise Refused("unavailable", f"{self._where} failed ({self.breaker.stats.why}); {again}")
-        return partial(self._leave, era)
+        return partial(self._leave, era, asking.output_tokens)
 
-    def _leave(self, era: int, ended: Ended) -> None:
+    def _leave(self, era: int, size: int, ended: Ended) -> None:
+        if ended.kind == "served":
+            self._usual.served(size, ended.seconds)
+        elif ended.kind == "timeout" and ended.seconds < self._usual.least(size):
+            ended = replace(ended, kind="cancelled")
         self.breaker.left(ended, asyncio.get_running_loop().time(), era)

@@ -118,6 +118,7 @@ async def test_a_request_that_was_cut_off_counts_as_sent(cancelled: bool) -> Non
         await asyncio.wait([task])
         await scorer.close()
     assert [(ended.kind, ended.tokens) for ended in gate.told] == [("cancelled" if cancelled else "timeout", None)]
+    assert 0 < gate.told[0].seconds < 60
 
 
 async def test_a_request_says_what_it_will_cost_and_whose_records_it_has() -> None:
