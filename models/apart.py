@@ -1,16 +1,23 @@
-"""Apart: a record whose text seems to speak to the model is asked in a request of its own: it can touch no other's answer."""
+"""Apart: a record whose text seems to speak to the model is asked in a request of its own: it can touch no other's answer.
+
+Texts are anybody's, and whoever writes them must not take the endpoint from others by it: only so many of an agent's requests
+are about one such record at a time. What does not get its turn before the deadline has no answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from models.contract import Answer, Question, Scorer
 from models.suspicion import suspicion
 from models.untrusted import untrusted_texts
 from models.wrapper import Wrapper
+
+WIDTH: Final = 4
+"""Requests of their own at once, over all calls of an agent."""
 
 
 class Apart(Wrapper):
@@ -21,6 +28,7 @@ class Apart(Wrapper):
 
     def __init__(self, inner: Scorer) -> None:
         self.found = Counter[str]()
+        self._places = asyncio.Semaphore(WIDTH)
         super().__init__(inner)
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
@@ -31,16 +39,28 @@ class Apart(Wrapper):
             (together if self._suspected(question) is None else alone).append(index)
         if not alone or len(questions) == 1:
             return await self._inner.score(questions, deadline)
-        groups = [[index] for index in alone] + ([together] if together else [])
         # The healthy ones first: where there is room for one request only, it is theirs.
-        groups.sort(key=len, reverse=True)
-        answered = await asyncio.gather(*(self._inner.score([questions[i] for i in group], deadline) for group in groups))
+        groups = ([together] if together else []) + [[index] for index in alone]
+        healthy = [self._inner.score([questions[index] for index in together], deadline)] if together else []
+        answered = await asyncio.gather(*healthy, *(self._alone(questions[index], deadline) for index in alone))
         found = {
             index: answer
             for group, answers in zip(groups, answered, strict=True)
             for index, answer in zip(group, answers, strict=True)
         }
         return [found[index] for index in range(len(questions))]
+
+    async def _alone(self, question: Question, deadline: float) -> Sequence[Answer[Any]]:
+        """In its turn, in what time is left then."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._places.acquire()
+        except TimeoutError:
+            return [Answer("timeout", why=f"its text seems to speak to the model, and {WIDTH} of such were before it")]
+        try:
+            return await self._inner.score([question], deadline)
+        finally:
+            self._places.release()
 
     def _suspected(self, question: Question) -> str | None:
         try:
