@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
-from stdnum import iban, luhn
+from stdnum import iban, luhn, numdb
 from stdnum.at import vnr
 from stdnum.be import nn
 from stdnum.br import cpf
@@ -39,18 +40,25 @@ from stdnum.tr import tckimlik
 from stdnum.us import itin, ssn
 from stdnum.za import idnr as za_idnr
 
-from models.detect import Span
+from models.detect import BEFORE_NUMBER, SEPARATOR, Span
 
 Check = Callable[[str], bool]
 
-_IBAN_START: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9])")
-_IBAN_GROUP: Final = re.compile(r"[ -]?[A-Za-z0-9]{1,30}")
-_IBAN_LEAST, _IBAN_MOST = 15, 34
-_ENOUGH: Final = re.compile(r"\d(?:[ ./+-]?\d){5}")
+# Found by its first digit, after two letters: digits are rare in texts, letters are not.
+_IBAN: Final = re.compile(
+    r"[0-9](?:(?<=[A-Za-z]{2}.)|(?<=[A-Za-z]{2}[\s.-].)|(?<=[A-Za-z]{2}\s\s.))"
+    rf"(?={SEPARATOR}?[0-9](?:{SEPARATOR}?[A-Za-z0-9]){{11}})"
+)
+_IBAN_SIGN: Final = re.compile(r"[A-Za-z0-9]")
+_NO_SIGN: Final = re.compile(r"[\s.-]")
+_ENOUGH: Final = re.compile(r"\d(?:[\s./+-]{0,2}\d){5}")
 _MIXED: Final = re.compile(r"[A-Za-z]\d{2}|\d{4}[A-Za-z]")
 _CARD: Final = re.compile(
-    r"(?<![\w.,-])(?=((?:\d{13,19}|\d{4}([ -])\d{4}\2\d{4}\2\d{1,7}|\d{4}([ -])\d{6}\3\d{4,5}))(?![\w]))", re.ASCII
+    rf"{BEFORE_NUMBER}(?<!\d-)(?=(\d{{13,19}}|\d{{4}}{SEPARATOR}\d{{4}}{SEPARATOR}\d{{4}}{SEPARATOR}\d{{1,7}}"
+    rf"|\d{{4}}{SEPARATOR}\d{{6}}{SEPARATOR}\d{{4,5}})(?!\d))",
+    re.ASCII,
 )
+_ISSUER: Final = re.compile(r"3[0-9]|[456]|2(?:2[0-9][0-9]|[3-6]|7[0-2])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,9 @@ class _Shape:
 
 
 def _shape(written: str, needs: re.Pattern[str] = _ENOUGH, **checks: Check) -> _Shape:
-    return _Shape(re.compile(rf"(?<![\w.])(?:{written})(?![\w])", re.IGNORECASE | re.ASCII), checks, needs)
+    return _Shape(
+        re.compile(rf"(?<![A-Za-z]){BEFORE_NUMBER}(?:{written})(?![A-Za-z\d])", re.IGNORECASE | re.ASCII), checks, needs
+    )
 
 
 def _written_so(_: str) -> bool:
@@ -111,33 +121,50 @@ COUNTRIES: Final = tuple(sorted({country for shape in _SHAPES for country in sha
 
 
 def ibans(text: str) -> Iterator[Span]:
-    """IBANs with or without spaces, of the length that their country has."""
-    for match in _IBAN_START.finditer(text):
-        end, length = match.end(), 4
-        ends: list[int] = []
-        while length < _IBAN_MOST and (group := _IBAN_GROUP.match(text, end)):
-            end, length = group.end(), length + len(group[0].lstrip(" -"))
-            if _IBAN_LEAST <= length <= _IBAN_MOST:
-                ends.append(end)
-        for end in reversed(ends):
-            if _is_iban(text[match.start() : end]):
-                yield match.start(), end
-                break
+    """IBANs, in groups or not, of the length that their country has, whatever stands before them."""
+    for match in _IBAN.finditer(text):
+        start = match.start() - 2
+        while not text[start + 1].isalpha():
+            start -= 1
+        length = _iban_length(text[start : start + 2].upper())
+        end = _end_of(text, start, length) if length else None
+        if end is not None and not text[end : end + 1].isdecimal() and _is_iban(text[start:end]):
+            yield start, end
+
+
+def _end_of(text: str, start: int, count: int) -> int | None:
+    """Where `count` letters and digits from `start` on end."""
+    for match in _IBAN_SIGN.finditer(text, start, start + 3 * count):
+        count -= 1
+        if not count:
+            return match.end()
+    return None
+
+
+@cache
+def _iban_length(country: str) -> int | None:
+    """Of a country's IBANs, None where it has none. `country` is two letters."""
+    structure = numdb.get("iban").info(country)[0][1].get("bban")
+    return None if structure is None else 4 + sum(int(count) for count in re.findall(r"(\d+)!", structure))
 
 
 def _is_iban(text: str) -> bool:
-    number = text.replace(" ", "").replace("-", "").upper()
+    number = _NO_SIGN.sub("", text).upper()
     # The check digits are looked at first: the rest is a search in a registry of countries.
-    return int("".join(str(int(sign, 36)) for sign in number[4:] + number[:4])) % 97 == 1 and bool(
-        iban.is_valid(number, check_country=False)
+    return (
+        number.isalnum()
+        and int("".join(str(int(sign, 36)) for sign in number[4:] + number[:4])) % 97 == 1
+        and bool(iban.is_valid(number, check_country=False))
     )
 
 
 def cards(text: str) -> Iterator[Span]:
     """Numbers of payment cards that pass Luhn's check."""
     for match in _CARD.finditer(text) if _ENOUGH.search(text) else ():
-        digits = re.sub("[ -]", "", match[1])
-        if digits[0] in "23456" and len(digits) >= 13 and len(set(digits)) > 1 and luhn.is_valid(digits):
+        digits = _NO_SIGN.sub("", match[1])
+        if match[1].count("\n") > 1:
+            continue  # a column of a table, not one number that was wrapped
+        if _ISSUER.match(digits) and len(digits) >= 13 and len(set(digits)) > 1 and luhn.is_valid(digits):
             yield match.span(1)
 
 

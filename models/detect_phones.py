@@ -9,10 +9,11 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from models.detect import Span
+from models.detect import BEFORE_NUMBER, Span
 
 # With its country code: a number in any country.
-_INTERNATIONAL: Final = r"(?:\+|(?<!\d )00)[ (]{0,2}[1-9](?:[ ()./-]{0,3}\d){6,14}"
+_PLUS: Final = r"\+[ (]{0,2}[1-9](?:[ ()./-]{0,3}\d){6,14}"
+_ZEROS: Final = r"(?<!\d )00[ (]{0,2}[1-9](?:[ ()./-]{0,3}\d){6,14}"
 # Not a date, which may begin with a zero as well.
 _TRUNK: Final = r"(?!\d{1,2}([/.-])\d{1,2}\1\d{2,4}(?!\d))(?:0[1-9]\d{0,4}|\(0[1-9]\d{0,4}\))[ /-]{0,3}\d(?:[ /.-]?\d){4,9}"
 _AMERICAN: Final = r"(?:1[ .-])?(?:\([2-9]\d{2}\)[ .-]?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}"
@@ -37,8 +38,9 @@ class Phones:
     """Numbers with their country code, and those of `countries` without it."""
 
     def __init__(self, countries: Collection[str]) -> None:
-        ways = [_INTERNATIONAL, *(way for way, whose in _WAYS.items() if not set(whose).isdisjoint(countries))]
-        self._patterns = [re.compile(rf"(?<![\w+.,])(?:{way})(?!\w)", re.ASCII) for way in ways]
+        ways = [_ZEROS, *(way for way, whose in _WAYS.items() if not set(whose).isdisjoint(countries))]
+        bounded = [rf"(?<![A-Za-z+]){BEFORE_NUMBER}(?:{way})(?![A-Za-z\d])" for way in ways]
+        self._patterns = [re.compile(way, re.ASCII) for way in (rf"(?<!\d){_PLUS}(?!\d)", *bounded)]
 
     def __call__(self, text: str) -> Iterator[Span]:
         """Where they stand."""

@@ -30,6 +30,7 @@ _GROUP: Final = re.compile(r"(?:[A-Za-z]{0,2}\d[A-Za-z0-9./()-]{0,7}|[+(]{1,2}\d
 _TELLING: Final = re.compile(r"[@:/=]|\d(?:.{0,3}\d){2}|.{12}")
 _LONGEST_TAIL: Final = 60
 
+
 class Found(NamedTuple):
     """A place in a text, from `start` up to `end`, and what stands there."""
 

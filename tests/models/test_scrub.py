@@ -63,8 +63,40 @@ def test_a_secret_that_is_called_one_is_found(text: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [("Tel.0171 1234567", "PHONE", "0171 1234567"), ("Tel.+49 171 1234567", "PHONE", "+49 171 1234567"),
+     ("Fax.+49 30 901820", "PHONE", "+49 30 901820"), ("ruf mich an,0171 1234567", "PHONE", "0171 1234567"),
+     ("tel_0171 1234567", "PHONE", "0171 1234567"), ("+49 171 1234567x", "PHONE", "+49 171 1234567"),
+     *((around.format("4111111111111111"), "CARD", "4111111111111111") for around in
+       ("Nr.{}", "Karte,{}", "card_{}", "VISA{}", "card-{}", "{}EUR", "4711,{}")),
+     *((f"{value}EUR", "CARD", value) for value in
+       ("4111 1111 1111 1111", "4111.1111.1111.1111", "4111  1111  1111  1111", "4111 1111\n1111 1111", "4111-1111 1111-1111")),
+     ("steuer.86095742719", "NATIONAL_ID", "86095742719"), ("id_86095742719_", "NATIONAL_ID", "86095742719"),
+     ("IBANDE89370400440532013000", "IBAN", "DE89370400440532013000"),
+     ("DE89370400440532013000EUR", "IBAN", "DE89370400440532013000"),
+     *((f"see {value}, please", "IBAN", value) for value in
+       ("DE89\t3704\t0044\t0532\t0130\t00", "DE89.3704.0044.0532.0130.00", "DE89 3704 0044\r\n0532 0130 00",
+        "DE89  3704  0044  0532  0130  00", "DE 89 3704 0044 0532 0130 00", "DE\u00a0 8 9 3704 0044 0532 0130 00")),
+     ("我的包裹没有收到请尽快处理" * 25 + "请联系jane@bank.com谢谢", "EMAIL", "jane@bank.com"),
+     ("写给用户@例子.公司", "EMAIL", "写给用户@例子.公司"), ('"jane doe"@bank.com', "EMAIL", '"jane doe"@bank.com'),
+     ("/?to=jane%40bank.com&x", "EMAIL", "jane%40bank.com"), ("jane&#64;bank.com", "EMAIL", "jane&#64;bank.com"),
+     ("'jane@bank.com'", "EMAIL", "jane@bank.com"), ("ä" * 300 + "@bank.com", "EMAIL", "ä" * 256 + "@bank.com"),
+     ("my password is hunter22", "SECRET", "hunter22"), ("Passwort lautet geheim123", "SECRET", "geheim123"),
+     ("pw: hunter", "SECRET", "hunter"), ("Pw: ab12", "SECRET", "ab12"), ("Password hunter22!", "SECRET", "hunter22!"),
+     ('secret="my secret phrase"', "SECRET", "my secret phrase"), ("secret='two, three'", "SECRET", "two, three"),
+     ("https://user:pa/ss@host", "CREDENTIALS", "user:pa/ss")],
+)  # fmt: skip
+def test_it_is_found_however_it_is_written(text: str, kind: str, value: str) -> None:
+    """Glued to a word, in groups of any kind, on two lines, escaped, or said without a colon."""
+    assert [(each.kind, text[each.start : each.end]) for each in DEFAULT.find(text)] == [(kind, value)]
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "password is required! The password was changed, see the password policy; password reset", "Passwort vergessen",
+        "pw changed today", "password is 12 characters long", "https://host:8080/a/@jane and https://host/@jane",
+        "4111\n1111\n1111\n1111", "0.4111111111111111 and 1.86095742719 and 1,4111111111111111", "2019 2020 2021 2023 2024 2025",
         "No, the line has been dead since Tuesday; I paid 49.90 a month for 3 years.",
         "Order 4711-0815 of 2025-01-02 at 12:30:45, 1,299.00 EUR, 250 000 000 in all.",
         "on 01.02.2025 or 02/03/2025 or 06-12-2025 10:30", "4111 1111 1111 1112 and 1234 5678 9012 3456",
@@ -127,11 +159,12 @@ def test_what_is_found_is_in_the_text_in_order_and_apart(text: str) -> None:
     "piece",
     ["12 ", "0171 1234567 ", "1", "((", "+1-", "AA11 ", "a", "a@", "a.a@", "a://", "a:b@", "::", "password:", "eyJ",
      "eyJaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "sk-a-", "1.1.", "123456789 ", "4111 ", "a-", "A1a/", "[EMAIL_1",
-     "[ EMAIL", "0 ", "é", "\u00a0"],
+     "[ EMAIL", "0 ", "é", "\u00a0", "我", "@a.bc", '"@a.bc', "a%40b.cd", "password is ", 'pw "', "-eyJ", "a://b:", "a://b:/",
+     "DE1 1 ", "DE89370400440532013000", "12.34.", "4\n", "a@b.cd "],
 )  # fmt: skip
 def test_no_text_stops_the_event_loop(piece: str) -> None:
-    """A text made to be searched badly takes at most some tenths of a second, where a bad pattern would take minutes."""
-    text = (piece * 4000)[:4000]
+    """A long text made to be searched badly takes at most a second of CPU, where a bad pattern would take minutes."""
+    text = (piece * 100_000)[:100_000]
     before = time.process_time()
     DEFAULT.find(text, cut=True)
-    assert time.process_time() - before < 5
+    assert time.process_time() - before < 10
