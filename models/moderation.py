@@ -6,7 +6,8 @@ What it flags is answered "refused" and not asked of the model. What it does not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -19,7 +20,11 @@ from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRe
 
 SHARE: Final = 1 / 3
 """Part of the time left that moderation may take."""
+MOST_TEXTS: Final = 32
+MOST_BYTES: Final = 100_000
 _PATH: Final = "/moderations"
+_NAME: Final = re.compile(r"[A-Za-z0-9_/-]{1,40}")
+_TEXT_REFUSED: Final = (400, 413, 422)
 _PAUSE: Final = 0.1
 _TRIES: Final = 2
 
@@ -27,7 +32,8 @@ _TRIES: Final = 2
 class Moderated(Wrapper):
     """A Scorer around `inner`, which is asked about what `endpoint` has nothing against only.
 
-    All texts of a call go there in one request, as masked as they are: it has to stand inside a Redact. `model` names a
+    The texts of a call go there in one request, or a few where they are many, as masked as they are: it has to stand inside a
+    Redact. A request that is refused is asked again in halves, so that one text does not cost the others. `model` names a
     moderation model; without one the endpoint chooses. `flagged` and `unanswered` count records.
     """
 
@@ -53,12 +59,25 @@ class Moderated(Wrapper):
     async def _verdicts(self, texts: Sequence[str], deadline: float) -> Sequence[Answer[Any] | None]:
         """For each text the answer that stops its record, or None."""
         clock = asyncio.get_running_loop().time
+        verdicts: list[Answer[Any] | None] = []
+        until = clock() + (deadline - clock()) * SHARE
+        for some in chunks(texts):
+            verdicts += await self._of_some(some, until)
+        return verdicts
+
+    async def _of_some(self, texts: Sequence[str], until: float) -> Sequence[Answer[Any] | None]:
+        """The same for texts that fit into one request; what is wrong with it alone may be wrong with one of them alone."""
         status: Status = "unavailable"
         try:
-            async with asyncio.timeout_at(clock() + (deadline - clock()) * SHARE):
+            async with asyncio.timeout_at(until):
                 categories = await self._ask(texts)
         except TimeoutError:
             why = "moderation: it did not answer in its part of the time"
+        except (ModelRejected, ModelProtocolError) as error:
+            if len(texts) > 1 and _of_a_text(error):
+                half = len(texts) // 2
+                return [*await self._of_some(texts[:half], until), *await self._of_some(texts[half:], until)]
+            status, why = _status(error), f"moderation: {error}"
         except ModelError as error:
             status, why = _status(error), f"moderation: {error}"
         else:
@@ -106,8 +125,28 @@ def _categories(result: dict[str, Any]) -> str | None:
     flagged, categories = result["flagged"], result.get("categories") or {}
     if not isinstance(flagged, bool):
         raise TypeError
-    named = ", ".join(sorted(str(name)[:60] for name, hit in categories.items() if hit is True))
+    # Names go into logs and audits: one that is no name may be anything.
+    hits = {name if _NAME.fullmatch(name) else "other" for name, hit in categories.items() if hit is True}
+    named = ", ".join(sorted(hits))
     return (named[:200] or "unspecified") if flagged else None
+
+
+def chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in order, in pieces of at most MOST_TEXTS texts and, where it is not one alone, MOST_BYTES bytes."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        bytes_ = len(text.encode("utf-8", "replace"))
+        if index > start and (index - start == MOST_TEXTS or size + bytes_ > MOST_BYTES):
+            yield texts[start:index]
+            start, size = index, 0
+        size += bytes_
+    if texts:
+        yield texts[start:]
+
+
+def _of_a_text(error: ModelError) -> bool:
+    """Whether it may be due to a text: a wrong key or address is not."""
+    return not isinstance(error, ModelRejected) or error.status in _TEXT_REFUSED
 
 
 def _text(question: Question) -> str | None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from models.contract import Paced, Question
 from models.endpoint import Endpoint
 from models.mask import mask_of
-from models.moderation import Moderated, read_moderation
+from models.moderation import Moderated, chunks, read_moderation
 from models.redact import Redact
 from models.sandbox import Sandbox, SandboxConfig
 from models.scrub import Scrubber
@@ -126,7 +126,7 @@ FINE = {"flagged": False, "categories": {}}
 
 @pytest.mark.parametrize(
     "body",
-    [{}, [], {"results": None}, _results(), _results(FINE), _results(FINE, FINE, FINE), _results(FINE, {}), _results(FINE, None),
+    [{}, [], {"results": None}, _results(), _results(FINE, FINE, FINE), _results(FINE, {}), _results(FINE, None),
      _results(FINE, {"flagged": 0}), _results(FINE, {"flagged": "false", "categories": {}}),
      _results(FINE, {"flagged": True, "categories": ["hate"]})],
 )  # fmt: skip
@@ -153,6 +153,90 @@ def test_no_body_is_read_as_permission(body: bytes) -> None:
     """Anything but results is a ModelProtocolError."""
     with pytest.raises(ModelProtocolError):
         read_moderation(body, 1)
+
+
+@pytest.mark.parametrize("reply", [web.Response, None])
+async def test_a_text_that_is_refused_costs_its_own_record_only(reply: Any) -> None:
+    """A request with it is asked again in halves, whether it is answered by a 400 or by something that can not be read."""
+    seen: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        seen.append(len(texts))
+        if "bad" in texts:
+            return web.Response(status=400, text="{}") if reply else web.json_response({"results": []})
+        return web.json_response({"results": [FINE] * len(texts)})
+
+    says = Says("m", "answered")
+    async with serving(handler) as base_url:
+        moderated = Moderated(says, endpoint(base_url))
+        answers = await moderated.score(notes(*("bad" if at == 5 else f"text {at}" for at in range(16))), soon(20))
+        await moderated.close()
+    assert statuses(answers) == [("rejected" if reply else "unavailable") if at == 5 else "answered" for at in range(16)]
+    assert len(seen) == 9
+    assert (moderated.unanswered, len(says.asked[0])) == (1, 15)
+
+
+async def test_an_endpoint_that_takes_one_text_at_a_time_is_asked_so() -> None:
+    """One result for two texts says nothing of either; one for each does."""
+
+    async def handler(request: web.Request) -> web.Response:
+        flagged = (await request.json())["input"][0] == "b"
+        return web.json_response({"results": [{"flagged": flagged, "categories": {}}]})
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        assert statuses(await moderated.score(notes("a", "b"), soon(20))) == ["answered", "refused"]
+        await moderated.close()
+
+
+async def test_a_wrong_key_is_no_reason_to_ask_in_halves() -> None:
+    """One request is enough to know."""
+    seen: list[int] = []
+
+    async def handler(_: web.Request) -> web.Response:
+        seen.append(1)
+        return web.Response(status=401, text="{}")
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        assert statuses(await moderated.score(notes("a", "b"), soon(20))) == ["rejected"] * 2
+        await moderated.close()
+    assert len(seen) == 1
+
+
+async def test_many_texts_are_several_requests() -> None:
+    """At most 32 in one, and answers in the order of the questions."""
+    seen: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        seen.append(len(texts))
+        return web.json_response({"results": [{"flagged": text == "40", "categories": {}} for text in texts]})
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        answers = await moderated.score(notes(*map(str, range(70))), soon(20))
+        await moderated.close()
+    assert [at for at, answer in enumerate(answers) if answer.status == "refused"] == [40]
+    assert seen == [32, 32, 6]
+
+
+@given(st.lists(st.integers(0, 130_000).map("é".__mul__) | st.just("x"), max_size=80))
+def test_a_request_has_so_many_texts_and_bytes_at_most(texts: list[str]) -> None:
+    """One text that is longer goes alone; none is lost."""
+    pieces = list(chunks(texts))
+    assert [text for piece in pieces for text in piece] == texts
+    for piece in pieces:
+        assert 1 <= len(piece) <= 32
+        assert len(piece) == 1 or sum(len(text.encode()) for text in piece) <= 100_000
+
+
+def test_a_category_that_is_no_name_is_not_told() -> None:
+    """It would go into logs and audits as it is."""
+    names = {"hate/threatening": True, "self-harm": True, "\x1b[2J\n\u202eEVIL jane@bank.com": True, "x" * 41: True, "no": False}
+    body = orjson.dumps({"results": [{"flagged": True, "categories": names}]})
+    assert read_moderation(body, 1) == ["hate/threatening, other, self-harm"]
 
 
 async def test_a_failure_in_passing_is_tried_once_more() -> None:
