@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, field_serializer
+from pydantic import BaseModel, Field, field_serializer
 
 from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
@@ -205,6 +205,18 @@ class Leaky(BaseModel):
     born: Annotated[int, Protected("age")]
 
 
+class Patterned(BaseModel):
+    """Texts with patterns: those that anything fits, and those that only codes fit."""
+
+    anything: Annotated[str, Field(pattern="^.*$")]
+    bounded: Annotated[str, Field(pattern=".", max_length=30)]
+    several: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...]
+    words: Annotated[str | None, Field(pattern="^[a-z ]+$")]
+    inside: Annotated[str, Field(pattern="[0-9a-z]")]
+    code: Annotated[str, Field(pattern="^[A-Z]{2}[0-9]{1,6}$")]
+    country: Annotated[str | None, Field(pattern="^[a-z]{2}$", max_length=2)]
+
+
 class Whole(BaseModel):
     """A model of its own."""
 
@@ -240,6 +252,12 @@ CREDIT = next(agent for agent in AGENTS if agent.name == "credit-risk")
 MACHINE = next(agent for agent in AGENTS if agent.name == "product-quality")
 async def _later(context: Any) -> Any:
     return context
+
+
+def test_a_pattern_that_anything_fits_does_not_close_a_text() -> None:
+    """A text with such a pattern has to be marked all the same; codes need not be, and a marked one is fine."""
+    problems = [problem for problem in check(replace(CREDIT, features_model=Patterned)) if "is free text" in problem]
+    assert [problem.split("'")[1] for problem in problems] == ["anything", "bounded", "several", "words", "inside"]
 
 
 BROKEN: Mapping[str, tuple[Agent, str]] = {
