@@ -1,7 +1,7 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Redact -> Cascade -> scorecard
-                      -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Watched -> Canary -> ChatScorer -> gates
+    Redact -> Recorded -> Cascade -> scorecard
+              -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Watched -> Canary -> ChatScorer -> gates
 
 What an agent does not use is not there. Gates are breaker, budget and admission of a model's line (agents/engine/model_lines.py).
 
@@ -44,6 +44,7 @@ from models.mask import Mask, mask_of
 from models.moderation import Moderated
 from models.prices import micro
 from models.pseudonym import Pseudonyms
+from models.recorded import Recorded
 from models.redact import Redact
 from models.scrub import Scrubber
 from models.within_budget import WithinBudget
@@ -53,19 +54,18 @@ from schemas.marks import Untrusted
 Agent = DecisionAgent[Any, Any, Any]
 
 
-Recorded = Callable[[], Awaitable[None]]
+Recording = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """For whom a scorer is made. `recorded` waits until the calls that have ended are where a successor reads them."""
+    """For whom a scorer is made."""
 
     agent: Agent
     ask: Ask[Any]
     given: AgentSettings
     manifest: str
     on_call: CallSink
-    recorded: Recorded | None
     masking: str | None
 
 
@@ -140,8 +140,11 @@ class Inference:
             told["moderation"] = self._settings.moderation.name
         return told
 
-    def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recorded | None = None) -> Scorer:
-        """Who answers this agent. Without a model an Ask is answered "unavailable", and the agent says what follows."""
+    def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recording | None = None) -> Scorer:
+        """Who answers this agent. Without a model an Ask is answered "unavailable", and the agent says what follows.
+
+        `recorded` waits until the calls that have ended are where a successor reads them.
+        """
         ask = agent.scorer
         if not isinstance(ask, Ask):
             return ask
@@ -150,9 +153,11 @@ class Inference:
         self._open()
         mask = self.mask(agent)
         given = self._settings.agent(agent.name)
-        asker = For(agent, ask, given, manifest, on_call, recorded, mask.policy if mask is not None else None)
+        asker = For(agent, ask, given, manifest, on_call, mask.policy if mask is not None else None)
         self._ways[agent.name] = way = Way()
         scorer = self._cascade(asker, way)
+        if recorded is not None and agent.name in self.budgets:
+            scorer = Recorded(scorer, recorded)
         if mask is None:
             return scorer
         way.redact = Redact(scorer, mask)
@@ -253,7 +258,7 @@ class Inference:
         found = self._moderated(asker, way, found)
         budget = self.budgets.get(agent.name)
         if budget is not None:
-            found = WithinBudget(found, budget, utc_day, asker.recorded)
+            found = WithinBudget(found, budget, utc_day)
         if way.store is not None:
             scope = Scope(self._settings.tenant, agent.name, asker.manifest, opened[0].model.endpoint)
             found = Cached(found, way.store, asker.ask.answer, scope)
@@ -266,7 +271,7 @@ class Inference:
         if asker.given.hedge > 0:
             hedge = Hedge(share=asker.given.hedge)
             way.hedges.append((one, hedge))
-            hedging = Hedging(hedge, steady=one.breaker.closed)
+            hedging = Hedging(hedge, steady=one.breaker.closed, spare=self._spare(asker.agent.name))
         return ChatScorer(
             asker.ask, one.line, agent=asker.agent.name, on_call=asker.on_call, manifest=asker.manifest, masking=asker.masking,
             hedging=hedging,

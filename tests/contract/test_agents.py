@@ -270,7 +270,7 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
     "unbounded text": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'text' is open"),
     "unbounded list": (replace(CREDIT, scorer=Ask(Open, "p")), "answer 'tags' is open: give the list a max_length"),
     "never unsure": (replace(CREDIT, scorer=Ask(Open, "p")), "Open can not say that it does not know"),
-    "extra of ours": (replace(CREDIT, scorer=Ask(Open, "p", extra={"tools": []})), "extra may not set tools, that is ours"),
+    "extra of ours": (replace(CREDIT, scorer=Ask(Open, "p", extra={"stream": True})), "extra may not set stream, that is ours"),
     "adverse unknown": (replace(CREDIT, adverse=("refuse",)), "adverse names 'refuse'"),
     "review unknown": (replace(CREDIT, review_outcome="look"), "review_outcome is 'look'"),
     "review adverse": (replace(CREDIT, adverse=("review",)), "review_outcome 'review' is adverse"),

@@ -106,7 +106,7 @@ ROWS = [
     *(Row(UNEXPLAINED, f"{fault} once: halves are answered", ("rejected", "ok", "ok"), ("nothing", "reported", "reported"),
           (fault,), asked=3) for fault in ("400", "403")),
     *(Row(UNEXPLAINED, f"{fault} for both halves too", ("rejected",) * 3, ("nothing",) * 3, (fault,) * 3, elsewhere=3, alarm=True)
-      for fault in ("400", "403")),
+      for fault in ("400", "403", "charset")),
     Row(SCHEMA, "json_object is", ("rejected", "ok"), ("nothing", "reported"), config={"rejects": frozenset({"json_schema"})}),
     Row(SCHEMA, "nor json_object", ("rejected", "rejected", "ok"), ("nothing", "nothing", "reported"),
         config={"rejects": frozenset({"json_schema", "json_object"})}),
