@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -325,3 +326,27 @@ def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> 
     """Misspelt names do not pass in silence; those of other commands and other programs are left alone."""
     told = unknown_variables(["HEADRACE_MODEL_NAMEE", "HEADRACE_KAFKA", "HEADRACE_SANDBOX_API_KEY", "HEADRACE_QZX", "PATH"])
     assert told == {"HEADRACE_MODEL_NAMEE": "HEADRACE_MODEL_NAME", "HEADRACE_QZX": None}
+
+
+async def test_a_slow_topic_of_calls_takes_no_time_from_the_strong_model(rules: None) -> None:
+    """The wait for the records of calls stands outside the cascade: the strong model is asked in its own time."""
+    agent = simple_agent(ASKING, name="asking")
+    price = {"input": "1", "output": "1"}
+
+    async def slowly() -> None:
+        await asyncio.sleep(60)
+
+    async with Sandbox() as cheap, Sandbox() as strong:
+        settings = Settings(
+            model_base_url=strong.base_url, model_price=price,
+            model_cheap={"base_url": cheap.base_url, "name": "cheap", "price": price},
+            agents={"asking": {"budget": "10", "cascade": {"field": "risk", "cheap": [0, 100]}}},
+        )  # fmt: skip
+        inference = Inference(settings, [agent], ModelWatch())
+        inference.budgets["asking"].take(0, 1, {})
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None, recorded=slowly)
+        asked = [Question("d", OrderFeatures(who="a", amount=50))]
+        (answer,) = await scorer.score(asked, soon(2))
+        await scorer.close()
+        assert strong.meter.requests == 1
+    assert (answer.status, answer.endpoint) == ("answered", strong.base_url)
