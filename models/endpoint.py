@@ -158,15 +158,31 @@ def _check_url(base_url: str) -> None:
         )
 
 
+def named(text: str, setting: str | None) -> str:
+    """`text` with the settings of the first model called as they are in `setting`, such as HEADRACE_MODEL_CHEAP."""
+    if setting is not None:
+        for ours, theirs in (("BASE_URL", "base_url"), ("API_KEY", "api_key"), ("NAME", "name")):
+            text = text.replace(f"HEADRACE_MODEL_{ours}", f"{theirs} in {setting}")
+    return text
+
+
 class Endpoint:
-    """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key."""
+    """Connections to `base_url`. `where` names it without credentials. Raises ConfigError for what can not be a URL or a key.
+
+    `setting` is where it was configured, if not as the first model: what a person is told to mend is named as it is there.
+    """
 
     def __init__(
-        self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = _LARGEST
-    ) -> None:
-        _check_url(base_url)
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
-            raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
+        self, base_url: str, api_key: str | None, *, connections: int, clock: Callable[[], int], limit: int = _LARGEST,
+        setting: str | None = None,
+    ) -> None:  # fmt: skip
+        self._setting = setting
+        try:
+            _check_url(base_url)
+            if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.strip() == api_key):
+                raise ConfigError("opening the model endpoint: HEADRACE_MODEL_API_KEY holds characters that no header carries")
+        except ConfigError as error:
+            raise ConfigError(named(str(error), setting)) from None
         self.where = without_credentials(base_url)
         self._secret = Secret(api_key)
         # Given explicitly, or the SDK would take OPENAI_API_KEY and send the key of another service here.
@@ -203,7 +219,7 @@ class Endpoint:
     def _placed(self, error: Exception) -> ModelError:
         """A server may echo the key anywhere, a piece of it even as an error's code."""
         found = place(error)
-        found.args = (self._secret.unnamed(str(found)),)
+        found.args = (self._secret.unnamed(named(str(found), self._setting)),)
         return found
 
     async def close(self) -> None:

@@ -42,8 +42,8 @@ class Line:
 
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
     of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `scout` and `tokens`
-    learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time. A line
-    is closed when the last who `hold` it has let go.
+    learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time;
+    `setting` as for an Endpoint. A line is closed when the last who `hold` it has let go.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class Line:
         pacer: Pacer | None = None,
         price: Price | None = None,
         connections: int = 64,
+        setting: str | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.model = model
-        self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock)
+        self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock, setting=setting)
         self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
         self.pacer = pacer
         self.price = price

@@ -293,7 +293,8 @@ class Inference:
         if Untrusted not in kinds_of(model):
             raise ConfigError(f"{where}: none of its features is marked Untrusted, so there is no text to moderate")
         key = told.api_key.get_secret_value() if told.api_key else None
-        endpoint = Endpoint(told.base_url, key, connections=self._settings.model_concurrency, clock=wall_ms)
+        endpoint = Endpoint(told.base_url, key, connections=self._settings.model_concurrency, clock=wall_ms,
+                            setting="HEADRACE_MODERATION")  # fmt: skip
         moderated = Moderated(inner, endpoint, model=told.name)
         way.moderated.append(moderated)
         return moderated

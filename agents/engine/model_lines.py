@@ -22,7 +22,10 @@ Identity = tuple[str, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model to ask, as the settings have it. `where` names it for a person, without credentials."""
+    """A model to ask, as the settings have it. `where` names it for a person, without credentials.
+
+    `setting` is where it was configured, if not as the first model.
+    """
 
     name: str
     base_url: str
@@ -30,6 +33,7 @@ class Model:
     limits: Limits
     connections: int
     price: Price | None = None
+    setting: str | None = None
 
     @property
     def endpoint(self) -> str:
@@ -58,7 +62,7 @@ class Opened:
         gates = (self.breaker, *paid, self.admission)
         self.line = Line(
             model.base_url, model.api_key, model.name, gates=gates, pacer=self.admission,
-            connections=model.connections, price=model.price,
+            connections=model.connections, price=model.price, setting=model.setting,
         )  # fmt: skip
 
 
@@ -73,15 +77,15 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
         base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
         tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price,
     )  # fmt: skip
-    return tuple(_model(further) for further in (first, *settings.model_fallbacks))
+    return _model(first), *(_model(further, "HEADRACE_MODEL_FALLBACKS") for further in settings.model_fallbacks)
 
 
 def cheap_of(settings: Settings) -> Model | None:
     """The cheaper model that cascades ask first, where there is one."""
-    return None if settings.model_cheap is None else _model(settings.model_cheap)
+    return None if settings.model_cheap is None else _model(settings.model_cheap, "HEADRACE_MODEL_CHEAP")
 
 
-def _model(further: FurtherModel) -> Model:
+def _model(further: FurtherModel, setting: str | None = None) -> Model:
     key = further.api_key.get_secret_value() if further.api_key else None
     limits = Limits(further.rpm, further.tpm, further.concurrency, queue=further.concurrency)
     told = further.price
@@ -89,4 +93,4 @@ def _model(further: FurtherModel) -> Model:
         price: Price | None = configured(told.input, told.cached_input, told.output, told.currency)
     else:
         price = listed(further.name, further.base_url)
-    return Model(further.name, further.base_url, key, limits, further.concurrency, price)
+    return Model(further.name, further.base_url, key, limits, further.concurrency, price, setting)

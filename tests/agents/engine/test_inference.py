@@ -350,3 +350,20 @@ async def test_a_slow_topic_of_calls_takes_no_time_from_the_strong_model(rules: 
         await scorer.close()
         assert strong.meter.requests == 1
     assert (answer.status, answer.endpoint) == ("answered", strong.base_url)
+
+
+async def test_what_is_to_be_mended_is_named_as_it_was_configured() -> None:
+    """A cheap model's URL or key is not the first model's: the message names where it stands."""
+    agent = simple_agent(ASKING, name="asking")
+    cascade = {"asking": {"cascade": {"field": "risk", "cheap": [40, 60], "sample": 0}}}
+    async with Sandbox(SandboxConfig(api_key="right-key-of-the-cheap")) as cheap, Sandbox() as strong:
+        settings = Settings(
+            model_base_url=strong.base_url, agents=cascade,
+            model_cheap={"base_url": cheap.base_url, "name": "cheap", "api_key": "wrong-key-of-the-cheap"},
+        )  # fmt: skip
+        (answer,) = await answers_of(Inference(settings, [agent], ModelWatch()), agent, [50])
+        assert "set api_key in HEADRACE_MODEL_CHEAP" in answer.why
+        further = {"base_url": "ftp://nowhere", "name": "spare"}
+        wrong = Settings(model_base_url=strong.base_url, model_fallbacks=(further,))
+        with pytest.raises(ConfigError, match="base_url in HEADRACE_MODEL_FALLBACKS must be like"):
+            await answers_of(Inference(wrong, [agent], ModelWatch()), agent, [50])
