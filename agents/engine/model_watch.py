@@ -50,10 +50,19 @@ class ModelWatch:
 
 
 class Watched(Wrapper):
-    """A Scorer that tells a watch when answers are missing for a reason of endpoint or budget, and when they come again."""
+    """A Scorer that tells a watch when answers are missing for a reason of endpoint or budget, and when they come again.
 
-    def __init__(self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch) -> None:
+
+    `who` is said not to answer, in place of "the model NAME". Only answers whose `why` begins with `said` are told of: around
+    something that answers itself, for others who are watched within (models/moderation.py).
+    """
+
+    def __init__(
+        self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch, *, who: str | None = None, said: str = ""
+    ) -> None:
         super().__init__(inner)
+        self._who = who or f"the model {inner.name}"
+        self._said = said
         self._agent = agent
         self._otherwise = on_no_answer
         self._away = False
@@ -62,16 +71,16 @@ class Watched(Wrapper):
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within."""
         answers = await self._inner.score(questions, deadline)
-        lacking = next((answer for answer in answers if answer.status in NO_ANSWERS), None)
+        lacking = next((one for one in answers if one.status in NO_ANSWERS and one.why.startswith(self._said)), None)
         if lacking is not None:
             self._away = True
             self._watch.warn(
-                f"agent {self._agent}: the model {self.name} gives no answers ({self._otherwise}): {_advised(lacking)}",
-                f"{self._agent} {self.name} {lacking.status}",
+                f"agent {self._agent}: {self._who} gives no answers ({self._otherwise}): {_advised(lacking)}",
+                f"{self._agent} {self._who} {lacking.status}",
             )
         elif self._away and any(answer.status == "answered" for answer in answers):
             self._away = False
-            self._watch.warn(f"agent {self._agent}: the model {self.name} answers again", f"{self._agent} {self.name} again")
+            self._watch.warn(f"agent {self._agent}: {self._who} answers again", f"{self._agent} {self._who} again")
         return answers
 
 

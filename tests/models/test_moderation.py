@@ -14,17 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from agents.engine.log_repeats import Repeats
+from agents.engine.model_watch import ModelWatch, Watched
+from models.admission import Limits
+from models.admission_gate import AdmissionGate
+from models.breaker import IN_A_ROW
+from models.breaker_gate import BreakerGate
+from models.cascade import Cascade, Tier
 from models.contract import Paced, Question
 from models.endpoint import Endpoint
 from models.mask import mask_of
-from models.moderation import Moderated, chunks, read_moderation
+from models.moderation import SAID, Moderated, Said, chunks, read_moderation
 from models.redact import Redact
+from models.retry_budget import RetryBudget
 from models.sandbox import Sandbox, SandboxConfig
 from models.scrub import Scrubber
 from schemas.errors import ModelProtocolError
 from schemas.marks import Untrusted
 from tests.models.test_failover import Says
-from tests.support.scoring import soon, statuses, wrongly
+from tests.models.test_passage import Recorder
+from tests.support.scoring import Judged, soon, statuses, wrongly
 
 
 class Note(BaseModel):
@@ -111,7 +120,7 @@ async def test_moderation_that_hangs_waves_nothing_through_and_leaves_time() -> 
         answers = await moderated.score(notes("a", "", "b"), soon(1.5))
         await moderated.close()
     assert statuses(answers) == ["unavailable", "answered", "unavailable"]
-    assert answers[0].why == "moderation: it did not answer in its part of the time"
+    assert answers[0].why == "moderation: it did not answer in its part of the time: check HEADRACE_MODERATION"
     assert says.asked == [["d1"]]
     assert says.until[0] > 0.5
     assert moderated.unanswered == 2
@@ -225,7 +234,7 @@ async def test_many_texts_are_several_requests() -> None:
 @given(st.lists(st.integers(0, 130_000).map("é".__mul__) | st.just("x"), max_size=80))
 def test_a_request_has_so_many_texts_and_bytes_at_most(texts: list[str]) -> None:
     """One text that is longer goes alone; none is lost."""
-    pieces = list(chunks(texts))
+    pieces = [[one.text for one in piece] for piece in chunks([Said(text) for text in texts])]
     assert [text for piece in pieces for text in piece] == texts
     for piece in pieces:
         assert 1 <= len(piece) <= 32
@@ -255,6 +264,172 @@ async def test_a_failure_in_passing_is_tried_once_more() -> None:
         assert statuses(await moderated.score(notes("a"), soon(20))) == ["unavailable"]
         await moderated.close()
     assert len(tries) == 4
+
+
+def always(status: int, body: Any, requests: list[int], headers: dict[str, str] | None = None) -> Handler:
+    """Answers every request so, and counts."""
+
+    async def handler(_: web.Request) -> web.Response:
+        requests.append(status)
+        return web.json_response(body, status=status, headers=headers)
+
+    return handler
+
+
+QUOTA = {"error": {"code": "insufficient_quota", "message": "x"}}
+
+
+@pytest.mark.parametrize(("status", "body"), [(429, QUOTA), (402, {}), (401, {}), (403, {}), (404, {})])
+async def test_what_no_other_request_would_survive_is_asked_once(status: int, body: Any) -> None:
+    """A quota that is used up is not asked again, nor is a wrong key: behind a breaker ten records are one request."""
+    requests: list[int] = []
+    async with serving(always(status, body, requests)) as base_url:
+        asked = endpoint(base_url)
+        gates = (BreakerGate(asked.where), AdmissionGate(Limits()))
+        moderated = Moderated(Says("m", "answered"), asked, gates=gates)
+        rounds = [await moderated.score(notes("a"), soon(20)) for _ in range(10)]
+        await moderated.close()
+    assert requests == [status]
+    assert {status for answers in rounds[1:] for status in statuses(answers)} == {"unavailable"}
+    assert base_url in rounds[1][0].why
+    assert gates[1].core.in_flight == gates[1].core.waiting() == 0
+
+
+async def test_an_outage_is_not_asked_twice_by_every_record() -> None:
+    """Retries come from a budget: where that has one, five records are six requests; then the breaker lets none through."""
+    requests: list[int] = []
+    retries = RetryBudget(soon(0), share=0.0, floor=0.0, most=1.0)
+    async with serving(always(503, {}, requests)) as base_url:
+        asked = endpoint(base_url)
+        plain = Moderated(Says("m", "answered"), asked, retries=retries)
+        for _ in range(5):
+            await plain.score(notes("a"), soon(20))
+        assert len(requests) == 6
+        gated = Moderated(Says("m", "answered"), asked, gates=(BreakerGate(asked.where),))
+        for _ in range(10):
+            await gated.score(notes("a"), soon(20))
+        assert len(requests) == 6 + IN_A_ROW
+        await gated.close()
+
+
+async def test_a_rate_limit_that_ends_in_time_is_waited_for_and_another_is_not() -> None:
+    """The second try goes first in line; a pause past its part of the time is told at once."""
+    short, long, gate = list[int](), list[int](), Recorder("g", [])
+    async with (
+        serving(always(429, {}, short, {"retry-after-ms": "5"})) as soonest,
+        serving(always(429, {}, long, {"retry-after": "60"})) as late,
+    ):
+        for base_url in (soonest, late):
+            moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(gate,))
+            assert statuses(await moderated.score(notes("a"), soon(20))) == ["limited"]
+            await moderated.close()
+    assert (len(short), len(long)) == (2, 1)
+    assert [asking.again for asking in gate.asked] == [False, True, False]
+    assert [(ended.kind, ended.retry_after) for ended in gate.told] == [("limited", 0.005)] * 2 + [("limited", 60.0)]
+
+
+async def test_gates_are_told_how_each_request_ended() -> None:
+    """Served with what was estimated; a body that is no moderation; a record that was cut off, or given up."""
+    gate = Recorder("g", [])
+    bodies: list[Any] = [_results(FINE), _results()]
+
+    async def handler(_: web.Request) -> web.Response:
+        if not bodies:
+            await asyncio.sleep(60)
+        return web.json_response(bodies.pop(0))
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(gate,))
+        for seconds in (20.0, 20.0, 1.0):
+            await moderated.score(notes("a"), soon(seconds))
+        given_up = asyncio.ensure_future(moderated.score(notes("a"), soon(60)))
+        while len(gate.asked) < 4:  # noqa: ASYNC110  # a counter of another part, read from outside
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        await moderated.close()
+    assert [ended.kind for ended in gate.told] == ["served", "protocol", "timeout", "cancelled"]
+    assert gate.told[0].tokens is not None
+    assert gate.told[0].tokens.input == gate.asked[0].tokens > 0
+    assert dict(gate.asked[0].partitions) == {0: 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, {}), (403, {}), (404, {}), (307, {}), (400, {}), (402, {}), (429, {}), (429, QUOTA), (503, {}), (200, {}), (200, [])],
+)
+async def test_every_failure_names_the_setting_of_moderation(status: int, body: Any) -> None:
+    """And none that of a model."""
+    async with serving(always(status, body, [])) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        (answer,) = await moderated.score(notes("a"), soon(20))
+        await moderated.close()
+    assert "HEADRACE_MODERATION" in answer.why
+    assert "HEADRACE_MODEL" not in answer.why
+    assert answer.why.startswith("moderation: ")
+
+
+async def test_a_failure_is_a_warning_that_says_who_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """Of moderation, once, with its setting; what the model behind it fails at is left to the watch of the model."""
+    watch, says = ModelWatch(Repeats((), seconds=0.0)), Says("m", "answered", "unavailable")
+    async with serving(always(401, {}, [])) as base_url:
+        asked = endpoint(base_url)
+        moderated = Moderated(says, asked)
+        who = f"the moderation endpoint {moderated.where}"
+        watched = Watched(moderated, "agent", "review", watch, who=who, said=SAID)
+        await watched.score(notes("", ""), soon(20))
+        assert not caplog.messages
+        await watched.score(notes("a"), soon(20))
+        await watched.close()
+    assert caplog.messages == [
+        f"agent agent: {who} gives no answers (review): moderation: the endpoint does not accept the API key: set the api_key of "
+        "HEADRACE_MODERATION (401)"
+    ]
+
+
+def over(card: Says, cheap: Says, strong: Says) -> Cascade:
+    """A cascade whose tiers are certain of nothing."""
+    return Cascade(Judged, strong, field="risk", scorecard=Tier(card, (0, 100)), cheap=Tier(cheap, (0, 100)), share=0.0)
+
+
+async def test_around_a_cascade_a_text_is_asked_about_once_and_a_flag_stops_all_tiers() -> None:
+    """What it flags once is asked of nobody; while it does not answer no scorecard decides either."""
+    asked: list[Any] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append((await request.json())["input"])
+        if len(asked) > 1:
+            return web.Response(status=401)
+        return web.json_response(_results(FINE, {"flagged": True, "categories": {"hate": True}}))
+
+    tiers = [Says(name, "answered") for name in ("card", "cheap", "strong")]
+    async with serving(handler) as base_url:
+        moderated = Moderated(over(*tiers), endpoint(base_url))
+        answers = await moderated.score(notes("a", "b", ""), soon(20))
+        assert statuses(answers) == ["answered", "refused", "answered"]
+        assert asked == [["a", "b"]]
+        assert [tier.asked for tier in tiers] == [[["d0", "d2"]]] * 3
+        assert statuses(await moderated.score(notes("a", ""), soon(20))) == ["rejected", "answered"]
+        assert [tier.asked[1:] for tier in tiers] == [[["d1"]]] * 3
+        await moderated.close()
+    assert [tier.closed for tier in tiers] == [1, 1, 1]
+
+
+async def test_around_a_cascade_room_and_weight_are_those_of_its_first_model() -> None:
+    """And whoever listens for room is told by every tier."""
+
+    class Heavy(Says):
+        def weigh(self, features: BaseModel) -> int:
+            """See models.contract.Weighing."""
+            return 77
+
+    tiers = [Says("card", "answered"), Heavy("cheap", "answered", room=False), Says("strong", "answered")]
+    moderated = Moderated(over(*tiers), endpoint("http://127.0.0.1:9/v1"))
+    moderated.on_room(lambda: None)
+    assert (moderated.name, moderated.room(), moderated.weigh(Note(text="a"))) == ("strong", False, 77)
+    assert [len(tier.told) for tier in tiers] == [1, 1, 1]
+    await moderated.close()
 
 
 async def test_what_the_endpoint_refuses_is_told_as_such() -> None:
