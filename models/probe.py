@@ -1,7 +1,9 @@
 """Is the configured model there, and does it take our key? Asked once, before anything depends on it, with no record in it.
 
 GET /models tells what the endpoint offers. Not all have it, some serve it to anybody, and some keys may ask a model and not list
-them: so what it refuses settles nothing, and one smallest chat request does.
+them: so what it refuses settles nothing, and one smallest chat request does. That one costs a few tokens: its answer is bounded to
+one, or to sixteen by the limit's other name where the first is not taken, as by models that think. Only an endpoint that refuses
+both is asked without a bound.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import openai
 import orjson
@@ -20,7 +23,9 @@ from models.failures import Exhausted
 from schemas.errors import ModelError, ModelProtocolError, ModelRejected, ModelUnavailable
 
 SECONDS = 5.0
-"""For each of the two requests."""
+"""For the list, and for the chat request in all its forms."""
+_LIMITS: Final[tuple[dict[str, int], ...]] = ({"max_tokens": 1}, {"max_completion_tokens": 16}, {})
+"""How the answer is bounded, tried in this order; models/dialect.py has more of how endpoints differ."""
 _BAD_REQUEST = (400, 422)
 """The parameters of this one request were not liked, which the transport adapts to for its own."""
 _NAMES_TOLD = 5
@@ -63,10 +68,9 @@ async def probe_model(base_url: str, api_key: str | None, model: str, *, ask: bo
 
 
 async def _asked(endpoint: Endpoint, model: str, doubts: tuple[str, ...], seconds: float, silent: bool) -> Probed:
-    body = orjson.dumps({"model": model, "messages": [{"role": "user", "content": "Reply with the word OK."}]})
     try:
         async with asyncio.timeout(seconds):
-            read_completion((await endpoint.post(body)).body)
+            await _reply(endpoint, model)
     except TimeoutError:
         late = f"no answer within {seconds:g} s"
         if silent:
@@ -78,6 +82,19 @@ async def _asked(endpoint: Endpoint, model: str, doubts: tuple[str, ...], second
             return Probed(endpoint.where, _told(error), doubts)
         return Probed(endpoint.where, None, (*doubts, _told(error)))
     return Probed(endpoint.where, None, doubts)
+
+
+async def _reply(endpoint: Endpoint, model: str) -> None:
+    """Ask for a word, bounded as far as the endpoint takes it. Raises ModelError."""
+    question = {"model": model, "messages": [{"role": "user", "content": "Reply with the word OK."}]}
+    for limit in _LIMITS:
+        try:
+            read_completion((await endpoint.post(orjson.dumps(question | limit))).body)
+        except ModelRejected as error:
+            if error.status not in _BAD_REQUEST or limit is _LIMITS[-1]:
+                raise
+        else:
+            return
 
 
 def _no_connection(error: ModelError) -> bool:

@@ -113,6 +113,33 @@ async def test_what_may_pass_is_a_doubt(code: int) -> None:
     assert len(found.doubts) == 1
 
 
+@pytest.mark.parametrize(
+    ("refused", "limits"),
+    [
+        ((), [("max_tokens", 1)]),
+        (("max_tokens",), [("max_tokens", 1), ("max_completion_tokens", 16)]),
+        (("max_tokens", "max_completion_tokens"), [("max_tokens", 1), ("max_completion_tokens", 16), None]),
+    ],
+    ids=["taken", "by its other name", "not taken"],
+)
+async def test_the_chat_request_costs_a_few_tokens(refused: tuple[str, ...], limits: list[tuple[str, int] | None]) -> None:
+    """Its output is bounded by whichever name the endpoint takes; a reply that is cut by that, or has no text, is fine."""
+    asked: list[tuple[str, int] | None] = []
+
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
+        limit = next(((name, body[name]) for name in ("max_tokens", "max_completion_tokens") if name in body), None)
+        asked.append(limit)
+        if limit is not None and limit[0] in refused:
+            return web.json_response({"error": {"message": "unsupported", "param": limit[0]}}, status=400)
+        return web.json_response({"model": "m", "choices": [{"message": {"content": None}, "finish_reason": "length"}]})
+
+    async with serving(status(404), chat) as url:
+        found = await probe_model(url, KEY, "m", ask=False)
+    assert (found.refused, found.doubts) == (None, ())
+    assert asked == limits
+
+
 async def test_an_endpoint_that_says_nothing_is_not_waited_for() -> None:
     """Two requests without an answer in their time are a refusal."""
 
