@@ -1,7 +1,7 @@
 """Inference: everything between the engines of one process and its models: each model once, whoever asks it.
 
-    Redact -> Recorded -> Cascade -> scorecard
-              -> Cached -> WithinBudget -> Moderated -> Apart -> Failover -> Watched -> Canary -> ChatScorer -> gates
+    Redact -> Recorded -> Moderated -> Cascade -> scorecard
+              -> Cached -> WithinBudget -> Apart -> Failover -> Watched -> Canary -> ChatScorer -> gates -> endpoint
 
 What an agent does not use is not there. Gates are breaker, budget and admission of a model's line (agents/engine/model_lines.py).
 
@@ -25,7 +25,10 @@ from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
 from agents.engine.verdicts import Masked, unmasked
 from agents.settings import AgentSettings, Settings
+from models.admission import Limits
+from models.admission_gate import AdmissionGate
 from models.apart import Apart
+from models.breaker_gate import BreakerGate
 from models.budget import Budget
 from models.cache import Cached
 from models.cache_store import Scope, SqliteStore
@@ -41,7 +44,7 @@ from models.hedging import Hedging
 from models.instant import NoModel
 from models.marked import kinds_of
 from models.mask import Mask, mask_of
-from models.moderation import Moderated
+from models.moderation import SAID, Moderated
 from models.prices import micro
 from models.pseudonym import Pseudonyms
 from models.recorded import Recorded
@@ -88,7 +91,7 @@ class Way:
     store: SqliteStore | None = None
     redact: Redact | None = None
     apart: list[Apart] = field(default_factory=list)
-    moderated: list[Moderated] = field(default_factory=list)
+    moderated: Moderated | None = None
     hedges: list[tuple[Opened, Hedge]] = field(default_factory=list)
 
 
@@ -108,6 +111,7 @@ class Inference:
         self.budgets = budgets(agents, settings, self.asked) if budgeted else {}
         self._ways: dict[str, Way] = {}
         self._lines: dict[Identity, Opened] = {}
+        self._moderation: tuple[BreakerGate, AdmissionGate] | None = None
         self._masks: dict[str, Mask | None] = {}
 
     @property
@@ -155,7 +159,7 @@ class Inference:
         given = self._settings.agent(agent.name)
         asker = For(agent, ask, given, manifest, on_call, mask.policy if mask is not None else None)
         self._ways[agent.name] = way = Way()
-        scorer = self._cascade(asker, way)
+        scorer = self._moderated(asker, way, self._cascade(asker, way))
         if recorded is not None and agent.name in self.budgets:
             scorer = Recorded(scorer, recorded)
         if mask is None:
@@ -255,7 +259,6 @@ class Inference:
         if asker.masking is not None and agent.batch.size > 1:
             found = Apart(found)
             way.apart.append(found)
-        found = self._moderated(asker, way, found)
         budget = self.budgets.get(agent.name)
         if budget is not None:
             found = WithinBudget(found, budget, utc_day)
@@ -295,9 +298,17 @@ class Inference:
         key = told.api_key.get_secret_value() if told.api_key else None
         endpoint = Endpoint(told.base_url, key, connections=self._settings.model_concurrency, clock=wall_ms,
                             setting="HEADRACE_MODERATION")  # fmt: skip
-        moderated = Moderated(inner, endpoint, model=told.name)
-        way.moderated.append(moderated)
-        return moderated
+        if self._moderation is None:
+            limits = Limits(concurrency=self._settings.model_concurrency, queue=self._settings.model_concurrency)
+            self._moderation = BreakerGate(endpoint.where), AdmissionGate(limits)
+        way.moderated = Moderated(inner, endpoint, model=told.name, gates=self._moderation)
+        otherwise, who = asker.agent.on_no_answer, f"moderation by {told.name} at {endpoint.where}"
+        return Watched(way.moderated, asker.agent.name, otherwise, self._watch, who=who, said=SAID)
+
+    @property
+    def moderation(self) -> BreakerGate | None:
+        """The breaker before the moderation endpoint, where anybody asks it."""
+        return None if self._moderation is None else self._moderation[0]
 
     def _store(self, asker: For) -> SqliteStore | None:
         if asker.given.cache is None:

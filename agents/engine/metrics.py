@@ -217,6 +217,9 @@ class ModelSource:
         yield from self._tiers(way)
         yield from self._kept(way)
         yield from self._masked(way)
+        breaker = self._inference.moderation
+        if way.moderated is not None and breaker is not None:
+            yield "model_endpoint_shut", (way.moderated.where, "moderation"), not breaker.closed()
         for opened, hedge in way.hedges:
             where = opened.model.endpoint, opened.model.name
             yield "model_hedges", (*where, "sent"), hedge.stats.hedged
@@ -261,9 +264,9 @@ class ModelSource:
         suspected = sum((apart.found for apart in way.apart), Counter[str]())
         for rule, count in suspected.items():
             yield "records_suspected", (rule,), count
-        if way.moderated:
-            yield "records_moderated", ("flagged",), sum(one.flagged for one in way.moderated)
-            yield "records_moderated", ("unanswered",), sum(one.unanswered for one in way.moderated)
+        if way.moderated is not None:
+            yield "records_moderated", ("flagged",), way.moderated.flagged
+            yield "records_moderated", ("unanswered",), way.moderated.unanswered
 
     @staticmethod
     def _kept(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:
