@@ -34,9 +34,10 @@ from models.call_draft import CallDraft
 from models.completion import Completion, credible, read_completion
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.dialect import Dialect, adapt
+from models.ending import ending
 from models.endpoint import most_bytes, refusal_of
-from models.failures import Exhausted, Filtered, Unexplained, Unfit, cut_off, error_body, rate_headers
-from models.gate import Asking, End, Ended, Refused
+from models.failures import Exhausted, Filtered, Unexplained, Unfit, error_body
+from models.gate import Asking, Ended, Refused
 from models.halving import Group, halved, halved_in_doubt
 from models.hedging import QUIET_SECONDS, Hedging
 from models.line import Line
@@ -412,20 +413,11 @@ def _half_seen(aligned: Aligned[Any]) -> bool:
 
 
 def _ended(error: ModelError, seconds: float, batch: _Batch) -> Ended:
-    kind: End = "unavailable"
-    if isinstance(error, ModelLimited):
-        kind = "exhausted" if isinstance(error, Exhausted) else "limited"
-    elif isinstance(error, ModelRejected):
-        kind = "rejected"
-    elif isinstance(error, ModelProtocolError):
-        kind = "protocol"
-    hint = error.retry_after if isinstance(error, ModelLimited) else None
-    # What was refused for what is in it says nothing of the endpoint, whatever status a vendor gives it.
-    refused = isinstance(error, ModelRejected) and not isinstance(error, Unfit | Filtered)
-    status = error.status if isinstance(error, ModelRejected) and refused else None
-    forbidden = isinstance(error, Unexplained) and error.status == 403
-    about = frozenset(question.decision_id for question in batch.questions) if forbidden else frozenset()
-    return Ended(kind, None, seconds, hint, rate_headers(error.__cause__), status, cut_off(error), about)
+    """As any request ends; one that is forbidden without a reason says which records it was about."""
+    found = ending(error, seconds)
+    if not isinstance(error, Unexplained) or error.status != 403:
+        return found
+    return replace(found, about=frozenset(question.decision_id for question in batch.questions))
 
 
 def _answer_status(error: ModelError) -> Status:

@@ -1,9 +1,9 @@
 """Is the configured model there, and does it take our key? Asked once, before anything depends on it, with no record in it.
 
 GET /models tells what the endpoint offers. Not all have it, some serve it to anybody, and some keys may ask a model and not list
-them: so what it refuses settles nothing, and one smallest chat request does. That one costs a few tokens: its answer is bounded to
-one, or to sixteen by the limit's other name where the first is not taken, as by models that think. Only an endpoint that refuses
-both is asked without a bound.
+them: so what it refuses settles nothing, and one smallest chat request does. That one costs a few tokens: its answer is bounded
+to one, or to sixteen by the limit's other name where the first is not taken, as by models that think. Only an endpoint that
+refuses both is asked without a bound.
 """
 
 from __future__ import annotations
