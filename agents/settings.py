@@ -178,7 +178,9 @@ class Settings(BaseSettings):
     data_dir: str = Field(default=".headrace", description="Where brokers, reference tables and logs keep their files.")
 
     model_base_url: str | None = Field(
-        default=None, description="Any OpenAI-compatible endpoint, e.g. http://127.0.0.1:8080/v1. Unset: no model is asked."
+        default=None,
+        description="Any OpenAI-compatible endpoint, e.g. http://127.0.0.1:8080/v1, without user, password or query. Unset: no "
+        "model is asked.",
     )
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
     model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
