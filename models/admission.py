@@ -21,8 +21,13 @@ from models.limit_finder import LimitFinder
 from models.pace import Pace
 from models.rate_headers import limits_hint, wait_hint
 
-_SOON = 0.25
-"""The part of a deadline that a request may spend waiting here, and still left "soon"."""
+_SOON, _SOON_SECONDS = 0.25, 1.0
+"""A request that waits here for no more than this part of its deadline, nor so many seconds, leaves "soon". What waits here when
+an endpoint closes for the rest of a minute loses its deadline; what waits in front has all of it still before it."""
+_FAILURES, _RECOVERY, _RECOVERY_BURST = 3, 10.0, 0.1
+"""After so many failures in a row, and for so many seconds after the first answer since, so little of the pace may be saved up:
+an endpoint that comes back is not met by what was saved while it was out.
+"""
 _DEADLINE = 4.0
 """Seconds taken for the deadline before the first request named one."""
 
@@ -80,13 +85,14 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Queue:
-    """Requests of one agent that wait, and its part of the limits. `given`: a share was named."""
+    """Requests of one agent that wait, and its part of the limits. `given`: a share was named; `last`: the last one's tokens."""
 
     pace: Pace
     share: float = 1.0
     given: bool = False
     patience: float = _DEADLINE
     tokens: int = 0
+    last: int = 0
     waiting: deque[Ticket] = field(default_factory=deque)
 
 
@@ -110,6 +116,8 @@ class Admission:
         self._ours = 1.0
         self._version = -1
         self._paced = False
+        self._failures = 0
+        self._careful_until = 0.0
 
     @property
     def stats(self) -> AdmissionStats:
@@ -138,6 +146,7 @@ class Admission:
         else:
             queue.waiting.append(ticket)
         queue.tokens += ticket.tokens
+        queue.last = ticket.tokens
         self._waiting += 1
 
     def drop(self, ticket: Ticket) -> None:
@@ -151,6 +160,9 @@ class Admission:
         """Those that may leave now; among agents, the one that has waited longest first."""
         granted: list[Ticket] = []
         finder = self.finder
+        if now < self._careful_until:
+            for pace in (self._all, *(queue.pace for queue in self._lines.values())):
+                pace.trim(_RECOVERY_BURST, now)
         finder.grow(now, self._paced)
         self._paced = False
         while self._waiting:
@@ -213,6 +225,7 @@ class Admission:
         ticket.state = "over"
         self.in_flight -= 1
         self._stats.reserved_tokens -= ticket.tokens
+        self._learn_failure(ended, now)
         if ended.kind == "limited":
             self._limited(ticket, ended, now)
         elif ended.kind == "unsent":
@@ -228,6 +241,15 @@ class Admission:
                     self.concurrency.served(ended.seconds, ended.tokens.output)
         if ended.headers and not self._stats.told:
             self._heed(ended.headers)
+
+    def _learn_failure(self, ended: Ended, now: float) -> None:
+        if ended.kind in ("unavailable", "timeout", "protocol"):
+            self._failures += 1
+            if self._failures >= _FAILURES:
+                self._careful_until = math.inf
+        elif ended.kind == "served":
+            self._failures = 0
+            self._careful_until = min(self._careful_until, now + _RECOVERY)
 
     def _limited(self, ticket: Ticket, ended: Ended, now: float) -> None:
         self._stats.limited += 1
@@ -266,16 +288,20 @@ class Admission:
             return self._all.wait(tokens, now, requests)
         return max(queue.pace.wait(tokens, now, requests), self._all.wait(tokens, now, requests))
 
-    def until_room(self, agent: str, now: float) -> float:
-        """Seconds until a request of this agent asked then would leave soon; 0.0: now, infinity: nobody can tell yet."""
+    def until_room(self, agent: str, now: float, coming: int = 0) -> float:
+        """Seconds until a request of this agent asked then would leave soon; 0.0: now, infinity: nobody can tell yet.
+
+        `coming` requests of it are on their way here and will be ahead; each is taken to be like the last one that came.
+        """
         queue = self._queue(agent, now)
-        if queue.share <= 0 or self._waiting >= self.limits.queue:
+        waiting = self._waiting + coming
+        if queue.share <= 0 or waiting >= self.limits.queue:
             return math.inf
-        if self.in_flight + self._waiting >= self.concurrency.limit + max(1, self.concurrency.limit // 4):
+        if self.in_flight + waiting >= self.concurrency.limit + max(1, self.concurrency.limit // 4):
             return math.inf
-        ahead = len(queue.waiting)
-        wait = self.finder.wait(now) + self._wait(queue, float(queue.tokens) if ahead else 1.0, now, ahead + 1.0)
-        return max(0.0, wait - self._soon * queue.patience)
+        ahead, tokens = len(queue.waiting) + coming, float(queue.tokens + coming * queue.last)
+        wait = self.finder.wait(now) + self._wait(queue, tokens if ahead else 1.0, now, ahead + 1.0)
+        return max(0.0, wait - min(_SOON_SECONDS, self._soon * queue.patience))
 
     # ---- parts --------------------------------------------------------------------------------------------------------
     def _out(self, queue: _Queue, ticket: Ticket, state: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from models.admission import Admission, AdmissionStats, Limits, Ticket
+from models.arrival import arrived
 from models.gate import Asking, Ended, Leave, Refused
 from models.usual_time import UsualTime
 
@@ -52,6 +53,7 @@ class AdmissionGate:
         core, now, size = self.core, self._now(), asking.output_tokens
         ticket = Ticket(asking.agent, asking.tokens, asking.again)
         core.ask(ticket, now, deadline)
+        arrived()
         if now >= deadline:
             core.drop(ticket)
             raise TimeoutError
@@ -83,11 +85,14 @@ class AdmissionGate:
         self.core.share(agent, fraction, now)
         self._grant(now)
 
-    def room(self, agent: str) -> bool:
-        """Whether a request of this agent would leave soon. Who is told no is told when there is room again."""
+    def room(self, agent: str, coming: int = 0) -> bool:
+        """Whether a request of this agent would leave soon, behind `coming` others of it that have not come here yet.
+
+        Who is told no is told when there is room again; where it is only for what is coming, it is when that has come.
+        """
         now = self._now()
-        there = self.core.until_room(agent, now) <= 0
-        if not there:
+        there = self.core.until_room(agent, now, coming) <= 0
+        if not there and (not coming or self.core.until_room(agent, now) > 0):
             self._full.add(agent)
             self._arm(now)
         return there

@@ -27,7 +27,10 @@ State = Literal["closed", "open", "half open", "slow start"]
 WINDOW, WINDOW_SECONDS = 20, 30.0
 FAILURE_SHARE = 0.5
 IN_A_ROW = 5
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 2.0
+"""An outage is noticed to be over within the longest pause; what it costs is one refused record in so many seconds."""
+HOPELESS_PAUSE = 30.0
+"""The longest pause where a person has to do something first: key, path or quota."""
 FULL = 64
 """In flight during slow start past which there is nothing more to start slowly."""
 _HOPELESS = (401, 403, 404)
@@ -121,18 +124,24 @@ class Breaker:
         self._seen.append((now, True))
         recent = [bad for at, bad in self._seen if at >= now - WINDOW_SECONDS]
         often = len(recent) == WINDOW and sum(recent) >= FAILURE_SHARE * WINDOW
-        at_once = self.state != "closed" or ended.kind == "exhausted" or (ended.status in _HOPELESS and not ended.about)
+        at_once = self.state != "closed" or _hopeless(ended)
         if at_once or often or self._row >= IN_A_ROW:
             self._open(ended, now)
 
     def _open(self, ended: Ended, now: float) -> None:
-        self._pause = min(LONGEST_PAUSE, 2 * self._pause) or FIRST_PAUSE
+        longest = HOPELESS_PAUSE if _hopeless(ended) else LONGEST_PAUSE
+        self._pause = min(longest, 2 * self._pause) or FIRST_PAUSE
         self.state, self.until = "open", now + self._pause * (0.75 + 0.5 * self._chance())
         self._era += 1
         self._row = self.in_flight = 0
         self._seen.clear()
         self.stats.opened += 1
         self.stats.why = f"{ended.kind}{f' ({ended.status})' if ended.status else ''}"
+
+
+def _hopeless(ended: Ended) -> bool:
+    """Whether a person has to do something first; a 403 without a reason may be one record's doing."""
+    return ended.kind == "exhausted" or (ended.status in _HOPELESS and not ended.about)
 
 
 def _failure(ended: Ended) -> bool | None:

@@ -106,9 +106,9 @@ class Canary(Wrapper):
         if not task.cancelled() and (fault := task.exception()) is not None:
             self._fault = fault
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """As the scorer within; it remembers being told that there is none."""
-        there = super().room()
+        there = super().room(coming)
         if not there:
             self._short_until = asyncio.get_running_loop().time() + SHORT_SECONDS
         return there

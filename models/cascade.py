@@ -224,14 +224,14 @@ class Cascade:
         return "no number" if found is None else f"{found:g}"
 
     # ---- the rest of the contract --------------------------------------------------------------------------------------
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """Whether the first model has room; while questions are with the strong one, whether that has room too.
 
         The strong model is asked little: its pace must not hold up what never gets there. But what it can not take in time must
         not pile up before it either.
         """
         strong = self._rungs[-1].scorer
-        if not _room(self._first_model()):
+        if not _room(self._first_model(), coming):
             return False
         if not self._escalated or _room(strong):
             return True
@@ -259,8 +259,8 @@ class Cascade:
             await rung.scorer.close()
 
 
-def _room(scorer: Scorer) -> bool:
-    return not isinstance(scorer, Paced) or scorer.room()
+def _room(scorer: Scorer, coming: int = 0) -> bool:
+    return not isinstance(scorer, Paced) or scorer.room(coming)
 
 
 def _joined(*said: str) -> str:

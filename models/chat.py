@@ -113,10 +113,10 @@ class ChatScorer(Generic[A]):
         """The model asked for."""
         return self._line.model
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """Whether a request made now would leave soon."""
         pacer = self._line.pacer
-        return pacer is None or pacer.room(self._agent)
+        return pacer is None or pacer.room(self._agent, coming)
 
     def on_room(self, tell: Callable[[], None]) -> None:
         """See models.contract.Paced."""

@@ -84,8 +84,8 @@ class Scorer(Protocol):
 class Paced(Protocol):
     """A Scorer that may be full. Whoever asks looks first: a question that is not asked yet has its whole deadline before it."""
 
-    def room(self) -> bool:
-        """Whether a call made now would leave soon."""
+    def room(self, coming: int = 0) -> bool:
+        """Whether a call made now would leave soon, behind `coming` others on their way to the queue (models/arrival.py)."""
         ...
 
     def on_room(self, tell: Callable[[], None]) -> None:

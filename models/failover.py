@@ -74,11 +74,11 @@ class Failover:
         why = f"{answer.why}; before that, {passed}" if answer.why else passed
         return replace(answer, why=why, tiers=(*before.tiers, f"{where}: {before.status}", *answer.tiers))
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """Whether the first that answers at present has room; where none does, asking tells so at once."""
         for candidate in self.candidates:
             if candidate.available():
-                return not isinstance(candidate.scorer, Paced) or candidate.scorer.room()
+                return not isinstance(candidate.scorer, Paced) or candidate.scorer.room(coming)
         return True
 
     def on_room(self, tell: Callable[[], None]) -> None:

@@ -18,6 +18,12 @@ _MEASURED, _MEASURED_REQUESTS = 5.0, 10
 """Seconds and requests below which a round's average says little: the rate is cut by a little instead."""
 _CUT, _MOST_CUT, _OPENING_CUT = 0.97, 0.7, 0.55
 _STEP, _MOST_STEP, _STEP_SECONDS, _STEP_REQUESTS = 0.01, 0.25, 2.0, 4
+_GUESSED_STEP, _CUT_STEP = 0.1, 0.04
+"""Until the next 429, after the first one: what the opening measured is a guess, far too low where part of a minute was given
+out. And after cuts that followed each other closely, as when a limit is halved: they end somewhere below it.
+"""
+_OPENING_ROUND = 15.0
+"""Seconds of the opening in which a request that need not wait says nothing: the pace is ahead of whoever asks."""
 _CALM = 30.0
 """Seconds without a 429 after which the steps grow: a limit that was raised is found within minutes."""
 _LONG_ROUND = 90.0
@@ -28,6 +34,8 @@ _WINDOW = 60.0
 _LONG_CLOSURE = 2.5
 _OUTAGE = 75.0
 """A closure longer than any minute was no allowance used up, and what it did not admit says nothing of the limit."""
+_LEFTOVERS = 3.0
+"""Where minutes are known to begin at some second: an opening that lasted no longer was for what was left of the one before."""
 _LEAST = 1 / 60
 _FEW = 5
 """Requests between two 429s that make the second one a sign of a rate far too high, and the next cut a larger one."""
@@ -48,7 +56,8 @@ class LimitFinder:
         self.closed = False
         self.version = 0
         self._opening = not self.told
-        self._closed_at = self._until = self._pause = 0.0
+        self._step = _STEP
+        self._closed_at = self._opened_at = self._until = self._pause = 0.0
         self._probe_at: float | None = None
         self._probe = (0.0, 0.0)
         self._refused_probe_at = 0.0
@@ -96,7 +105,7 @@ class LimitFinder:
 
     def idle(self, now: float) -> None:
         """A request did not have to wait: what the endpoint admits can not be told from what was asked so far."""
-        if not self.closed:
+        if not self.closed and not (self._opening and now - self._round_at < _OPENING_ROUND):
             self._round_at, self._sent, self._sent_tokens = now, 0.0, 0.0
 
     def settled(self, tokens: float, scale: float) -> None:
@@ -131,7 +140,7 @@ class LimitFinder:
                 return False  # under way when another was refused, and that was answered since
             self.closed, self._closed_at, self._probe_at, self._tried_window = True, now, None, False
             fresh = min(1.0, max(_LEAST_PAUSE, 0.2 / self.requests))
-            if self._since_open < _FEW:
+            if self._since_open < _FEW or (self._window_confirmed and now - self._opened_at < _LEFTOVERS):
                 # It opened a moment too early, for what little was left: the minute starts between the probe and the guess.
                 self._window, self._window_confirmed = self._guess, self._guess is not None
                 fresh = max(fresh, min(2.0, 1.5 * self._pause))
@@ -176,6 +185,7 @@ class LimitFinder:
         seconds, brief = probe_at - self._round_at, probe_at - self._closed_at
         self._sent, self._sent_tokens = self._sent - self._probe[0], self._sent_tokens - self._probe[1]
         each = self._sent_tokens / self._sent if self._sent > 0 else 0.0
+        step = _STEP
         if brief > _OUTAGE:
             self._set(self.requests * _MOST_CUT, self.tokens * _MOST_CUT)
             self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
@@ -193,10 +203,12 @@ class LimitFinder:
             self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
         else:
             self._sent, self._sent_tokens = self._sent + self._probe[0], self._sent_tokens + self._probe[1]
-            self._set(self.requests * self._cut, self.tokens * self._cut)
+            cut = self._cut
+            self._set(self.requests * cut, self.tokens * cut)
             self._cut = max(_MOST_CUT, self._cut**2) if self._since_open < _FEW else _CUT
-        self._opening = False
-        self._since_open = 0
+            step = _CUT_STEP if cut < _CUT else _STEP
+        self._step, self._opening = _GUESSED_STEP if self._opening else step, False
+        self._since_open, self._opened_at = 0, now
         self._stepped = now
 
     def _learn_window(self, refused: float, accepted: float) -> None:
@@ -222,7 +234,7 @@ class LimitFinder:
         if self._opening:
             self._set(2 * self.requests, 2 * self.tokens)
             return
-        step = min(_MOST_STEP, _STEP * 2.0 ** max(0.0, (now - self._refused_at - _CALM) / _CALM))
+        step = min(_MOST_STEP, self._step * 2.0 ** max(0.0, (now - self._refused_at - _CALM) / _CALM))
         self._set(self.requests * (1 + step), self.tokens * (1 + step))
         if now - self._round_at > _LONG_ROUND:
             self._round_at += (now - self._round_at) / 2

@@ -24,8 +24,8 @@ from models.slots import Slots
 class Pacer(Protocol):
     """The gate among a line's gates that says how much may be asked, for each agent."""
 
-    def room(self, agent: str) -> bool:
-        """Whether a request of this agent would leave soon."""
+    def room(self, agent: str, coming: int = 0) -> bool:
+        """Whether a request of this agent would leave soon, behind `coming` others of it that are on their way."""
         ...
 
     def on_room(self, agent: str, tell: Callable[[], None]) -> None:

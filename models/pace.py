@@ -76,6 +76,13 @@ class Pace:
         if not math.isinf(self.tokens):
             self._saved_tokens = min(self._saved_tokens, 0.0)
 
+    def trim(self, seconds: float, now: float) -> None:
+        """Keep no more saved than so many seconds' worth, and one request."""
+        self._refill(now)
+        self._saved_requests = min(self._saved_requests, max(1.0, self.requests * seconds))
+        if not math.isinf(self.tokens):
+            self._saved_tokens = min(self._saved_tokens, self.tokens * seconds)
+
     def _refill(self, now: float) -> None:
         passed = now - self._at
         if passed > 0:

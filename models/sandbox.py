@@ -137,7 +137,7 @@ class Sandbox:
         self._profile = profile(self.config.profile)
         self._latency = latency(self.config.latency, chance)
         self._schedule = Schedule(self.config.changes, self.config.outages)
-        self._account = Account(self.config, self._schedule, clock, random.Random(self.config.seed))  # noqa: S311  # the same
+        self.account = Account(self.config, self._schedule, clock, random.Random(self.config.seed))  # noqa: S311  # the same
         self._prompts = PromptCache() if self.config.prompt_cache else None
         self._closing = asyncio.Event()
         self._absences: asyncio.Task[None] | None = None
@@ -191,16 +191,16 @@ class Sandbox:
         return self._denied(request) or _json({"object": "list", "data": [model]})
 
     async def _read_meter(self, _request: web.Request) -> web.Response:
-        return _json(self.meter.as_json() | {"limits": self._account.as_json()})
+        return _json(self.meter.as_json() | {"limits": self.account.as_json()})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         meter = self.meter
         meter.requests += 1
         meter.in_flight += 1
         meter.most_in_flight = max(meter.most_in_flight, meter.in_flight)
-        meter.timeline.add("came", self._account.second)
+        meter.timeline.add("came", self.account.second)
         try:
-            outage = self._schedule.outage(self._account.second)
+            outage = self._schedule.outage(self.account.second)
             if outage is not None:
                 return await self._out(request, outage)
             body = await request.read()
@@ -213,16 +213,16 @@ class Sandbox:
         if outage.kind == "503":
             return _error(503, "this sandbox is out, as it was told to be")
         if outage.kind == "hang":
-            await self._pause(min(_LONGEST, outage.end - self._account.second))
+            await self._pause(min(_LONGEST, outage.end - self.account.second))
         return _reset(request)
 
     async def _be_absent(self, site: web.TCPSite) -> None:
         """Do not listen while connections are to be refused."""
         for outage in self.config.outages:
             if outage.kind == "refused":
-                await self._pause(outage.begin - self._account.second)
+                await self._pause(outage.begin - self.account.second)
                 await site.stop()
-                await self._pause(min(_LONGEST, outage.end - self._account.second))
+                await self._pause(min(_LONGEST, outage.end - self.account.second))
                 assert self._runner is not None
                 site = web.TCPSite(self._runner, self.config.host, self._port)
                 await site.start()
@@ -232,7 +232,7 @@ class Sandbox:
         limited = self._limited(input_tokens, _output_limit(body) if self.config.charges == "reserved" else 0)
         if limited is not None:
             return limited
-        headers = self._account.headers()
+        headers = self.account.headers()
         try:
             asked = self._take(_read(body, self.config.rejects), input_tokens)
         except _Refuse as problem:
@@ -252,8 +252,8 @@ class Sandbox:
         if self.config.position_noise is not None:
             text = self.config.position_noise.told(text, asked.schema, [record["features"] for record in asked.records or ()])
         output_tokens = _tokens(text.encode())
-        self._account.used(output_tokens)
-        self.meter.timeline.add("answered", self._account.second)
+        self.account.used(output_tokens)
+        self.meter.timeline.add("answered", self.account.second)
         self.meter.completions += 1
         self.meter.records += len(asked.records or ())
         self.meter.input_tokens += input_tokens
@@ -338,7 +338,7 @@ class Sandbox:
 
     def _limited(self, input_tokens: int, output_limit: int) -> web.Response | None:
         """A 429 where a limit is reached; else the cost is taken."""
-        account = self._account
+        account = self.account
         wait = account.admit(input_tokens, output_limit)
         if wait <= 0:
             self.meter.timeline.add("admitted", account.second)

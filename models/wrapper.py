@@ -28,9 +28,9 @@ class Wrapper:
         """As the scorer within."""
         return await self._inner.score(questions, deadline)
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """As the scorer within; one that is not paced always has room."""
-        return not isinstance(self._inner, Paced) or self._inner.room()
+        return not isinstance(self._inner, Paced) or self._inner.room(coming)
 
     def on_room(self, tell: Callable[[], None]) -> None:
         """As the scorer within; one that is not paced never tells."""

@@ -21,6 +21,7 @@ from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from agents.engine.turns import Turns
+from models.arrival import Coming, on_arrival
 from models.contract import Answer, Ask, Paced, Question, Scorer, Weighing
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
@@ -145,6 +146,7 @@ class Engine:
         self._paced = scorer if isinstance(scorer, Paced) else None
         if self._paced is not None:
             self._paced.on_room(self._on_timer)
+        self._coming = Coming(self._soon)
         self._due: deque[Lane[Entry]] = deque()
 
     @property
@@ -329,7 +331,7 @@ class Engine:
         while self._may_ask() and self._batcher.due(loop.time()):
             batch = self._batcher.take(self._askable)
             self.stats.in_flight += 1
-            self._start(self._ask(batch), self._calls)
+            self._start(self._ask(batch, self._coming.start()), self._calls)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -341,7 +343,11 @@ class Engine:
         """Whether a call may start. One that would only queue at its endpoint waits here, where its deadline does not run yet."""
         if self._paused or self.stats.in_flight >= self.agent.in_flight:
             return False
-        return self._paced is None or self._paced.room()
+        return self._paced is None or self._paced.room(self._coming.count)
+
+    def _soon(self) -> None:
+        """Look again whether a call may start, once what runs now is through."""
+        asyncio.get_running_loop().call_soon(self._on_timer)
 
     def _on_timer(self) -> None:
         """A callback of the loop has nobody to raise to."""
@@ -366,11 +372,13 @@ class Engine:
             entry.tokens = self._weighing.weigh(features)
         return entry.weight, entry.tokens
 
-    async def _ask(self, batch: list[tuple[Lane[Entry], Entry]]) -> None:
+    async def _ask(self, batch: list[tuple[Lane[Entry], Entry]], arrived: Callable[[], None]) -> None:
+        on_arrival(arrived)
         try:
             answers = await self._answers([entry for _, entry in batch])
         finally:
             self.stats.in_flight -= 1
+            arrived()
         self._pump()  # the next call leaves before these answers are worked through
         async with self._turns:
             again, unanswered = self._conclude(batch, answers)

@@ -484,7 +484,7 @@ async def test_room_is_that_of_the_model_and_all_are_closed() -> None:
     class Full(Model):
         told: Callable[[], None] | None = None
 
-        def room(self) -> bool:
+        def room(self, coming: int = 0) -> bool:
             return False
 
         def on_room(self, tell: Callable[[], None]) -> None:

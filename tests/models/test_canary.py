@@ -119,7 +119,7 @@ class Crowded(Degrading):
         self.seconds.append(deadline - asyncio.get_running_loop().time())
         return await super().score(asked, deadline)
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """See models.contract.Paced."""
         return self.there
 

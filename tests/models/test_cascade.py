@@ -406,7 +406,7 @@ class Full(Says):
         await self.go.wait()
         return await super().score(asked, deadline)
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """See models.contract.Paced."""
         return self.has_room
 

@@ -45,7 +45,7 @@ class Says:
             for status in said
         ]
 
-    def room(self) -> bool:
+    def room(self, coming: int = 0) -> bool:
         """See models.contract.Paced."""
         return self._room
 

@@ -40,6 +40,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return 1000.0 + self._virtual.passed
 
+    def skip(self, seconds: float) -> None:
+        """Let time pass in which nothing runs, as on a machine that is busy with something else."""
+        self._virtual.passed += seconds
+
 
 def run(what: Coroutine[Any, Any, T]) -> T:
     """As asyncio.run, in virtual time."""

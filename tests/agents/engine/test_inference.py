@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from schemas.errors import ConfigError
 from schemas.marks import Identifier, Untrusted
 from tests.support.scoring import questions, soon, statuses
 from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, Simple, order, simple_agent
+from tests.support.virtual_time import run
 
 ASKING = Ask(OrderAnswer, "Judge the orders.")
 
@@ -367,3 +369,20 @@ async def test_what_is_to_be_mended_is_named_as_it_was_configured() -> None:
         wrong = Settings(model_base_url=strong.base_url, model_fallbacks=(further,))
         with pytest.raises(ConfigError, match="base_url in HEADRACE_MODEL_FALLBACKS must be like"):
             await answers_of(Inference(wrong, [agent], ModelWatch()), agent, [50])
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+def test_a_backlog_is_asked_at_the_pace_of_its_endpoint_and_no_deadline_is_lost_in_a_queue(told: bool) -> None:
+    """Sixty a minute, fifty records at once, five seconds for each: they wait in front, unasked, and the model decides them."""
+    agent = simple_agent(ASKING, name="asking", batch=Batch(1, within="5ms"), in_flight=64, deadline="5s")
+
+    async def decided() -> Counter[str]:
+        loop = asyncio.get_running_loop()
+        async with Sandbox(SandboxConfig(rpm=60, latency="200ms"), clock=loop.time) as server:
+            rpm = 60 if told else None
+            settings = Settings(model_base_url=server.base_url, model_rpm=rpm, agents={"asking": {"canary": 0}})
+            scorer = Inference(settings, [agent], ModelWatch()).scorer(agent, manifest="m", on_call=lambda call: None)
+            records = [order(f"c{number}", offset=number) for number in range(50)]
+            return Counter([one.judgements[0]["status"] async for one in try_records(agent, records, scorer)])
+
+    assert run(decided())["answered"] >= 47

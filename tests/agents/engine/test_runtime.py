@@ -442,7 +442,7 @@ async def test_while_a_scorer_is_full_nothing_is_asked_and_no_deadline_runs() ->
         full = True
         tell: Any = None
 
-        def room(self) -> bool:
+        def room(self, coming: int = 0) -> bool:
             return not self.full
 
         def on_room(self, tell: Any) -> None:

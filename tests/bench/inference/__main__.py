@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.__main__ import machine
-from tests.bench.inference import cost, layers, memory, poison, quality, spend
+from tests.bench.inference import cost, goodput, layers, memory, outage, poison, quality, spend
 from tests.bench.inference.part import Part, Say
 from tests.bench.shared import Json
 
@@ -29,6 +29,8 @@ PARTS: dict[str, Part] = {
     "poison": poison,
     "quality": quality,
     "spend": spend,
+    "goodput": goodput,
+    "outage": outage,
 }
 """In the order in which they run, by the name under which their results stand in the JSON object."""
 

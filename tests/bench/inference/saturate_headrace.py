@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from models.admission import Limits
 from models.admission_gate import AdmissionGate
+from models.arrival import Coming, on_arrival
 from models.breaker_gate import BreakerGate
 from models.chat import ChatScorer
 from models.contract import Ask, Question
@@ -24,26 +26,29 @@ async def run(base_url: str, given: dict[str, Any]) -> Tally:
     line = Line(base_url, None, MODEL, gates=gates, pacer=admission, connections=most)
     scorer = ChatScorer(Ask(Judged, PROMPT), line, agent="bench")
     wake = asyncio.Event()
+    coming = Coming(wake.set)
     scorer.on_room(wake.set)
     asked: set[asyncio.Future[Any]] = set()
     (until, over), number = window(loop.time(), given), 0
 
-    async def ask(record: Loan, name: str) -> None:
+    async def ask(record: Loan, name: str, arrived: Callable[[], None]) -> None:
+        on_arrival(arrived)
         begun = loop.time()
         (answer,) = await scorer.score([Question(name, record)], begun + given["deadline"])
         if answer.status == "answered":
             tally.won(loop.time() - begun)
         elif loop.time() < over:
             tally.lost(answer.status)
+        arrived()
 
     def done(task: asyncio.Future[Any]) -> None:
         asked.discard(task)
         wake.set()
 
     while loop.time() < until:
-        while len(asked) < most and scorer.room():
+        while len(asked) < most and scorer.room(coming.count):
             number += 1
-            task = asyncio.ensure_future(ask(records[number % 512], f"r{number}"))
+            task = asyncio.ensure_future(ask(records[number % 512], f"r{number}", coming.start()))
             asked.add(task)
             task.add_done_callback(done)
             if number % 16 == 0:
