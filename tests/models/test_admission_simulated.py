@@ -51,7 +51,7 @@ def test_a_limit_is_used_and_not_overrun(kind: Kind, what: str, rpm: int, told: 
     # The one that misses: under half a request a second is left beside the other client, and leftovers let small probes through.
     misses = (kind, what, rpm, told, said, change) == ("by the minute", "tokens", 60, False, False, "foreign")
     assert used >= (0.97 if exact else 0.93)
-    assert per_success <= (1.03 if exact else 1.20 if misses else 1.10)
+    assert per_success <= (1.03 if exact else 1.15 if misses else 1.10)
 
 
 @pytest.mark.parametrize("kind", ["evenly", "by the minute"])

@@ -1,7 +1,8 @@
 """Part `outage`: records come steadily, the endpoint is out for a minute, and comes back. Measured from the moment it is back.
 
 Headrace is the engine itself without Kafka (outage_headrace.py), once for an agent that waits and once for one that reviews
-what has no answer. Beside it LiteLLM's Router, asked about each record when it comes. All are told the limit.
+what has no answer. Beside it LiteLLM's Router, asked about each record when it comes. All are told the limit. Of connections that
+are refused the sandbox sees only those that were open before.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ async def measure(*, quick: bool, say: Say) -> Json:
     python = environment("litellm")
     length, after, runs = (8.0, 12.0, RUNS[:1]) if quick else (LENGTH, AFTER, RUNS)
     rows: list[Json] = []
+    starting = asyncio.Semaphore(2)
 
     async def one(kind: str, name: str) -> None:
-        row = await run_one(kind, name, python, length, after)
+        row = await run_one(kind, name, python, length, after, starting)
         rows.append(row)
         say(f"outage, {kind}, {name}: {row['sent_into']} requests into it, {row['back']:.2f} of the goodput after {WITHIN:.0f} s")
 
@@ -49,7 +51,9 @@ async def measure(*, quick: bool, say: Say) -> Json:
     return {"rows": rows, "length": length, "rate": RATE, "limit": RPM / 60}
 
 
-async def run_one(kind: str, name: str, python: Path, length: float, after: float) -> Json:
+async def run_one(
+    kind: str, name: str, python: Path, length: float, after: float, starting: asyncio.Semaphore
+) -> Json:
     """One contender through one outage."""
     module, more = CONTENDERS[name]
     begin, end = BEGIN, BEGIN + length
@@ -57,7 +61,8 @@ async def run_one(kind: str, name: str, python: Path, length: float, after: floa
         "kind": "", "limits": {"rpm": RPM}, "seconds": end + after, "rate": RATE, "in_flight": 64, "deadline": 20.0, **more,
     }  # fmt: skip
     server = {"latency": LATENCY, "rpm": RPM, "outages": f"{begin}-{end}:{kind}"}
-    result, meter = await pair.run(module, given, server, python if module.endswith("litellm") else None, end + after + 420)
+    peer = python if module.endswith("litellm") else None
+    result, meter = await pair.run(module, given, server, peer, end + after + 420, starting)
     records = result["decided"] + result["given_up"]
     seconds = dict(meter["timeline"])
     return {

@@ -17,9 +17,16 @@ from tests.bench.processes import ROOT
 from tests.bench.shared import Json
 
 
-async def run(module: str, given: Json, server: dict[str, Any], python: Path | None, timeout: float) -> tuple[Json, Json]:
-    """(What the contender reports, the sandbox's meter). Raises RuntimeError with what the contender said when it failed."""
+async def run(
+    module: str, given: Json, server: dict[str, Any], python: Path | None, timeout: float, starting: asyncio.Semaphore
+) -> tuple[Json, Json]:
+    """(What the contender reports, the sandbox's meter). Raises RuntimeError with what the contender said when it failed.
+
+    `starting` is held while processes start: what imports much takes the machine from those that are measured.
+    """
     with tempfile.TemporaryFile() as log:
+        await starting.acquire()
+        held = True
         process = await asyncio.create_subprocess_exec(
             str(python or sys.executable), "-W", "ignore", "-m", f"tests.bench.inference.{module}", json.dumps(given),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT,
@@ -33,6 +40,8 @@ async def run(module: str, given: Json, server: dict[str, Any], python: Path | N
                 if said.strip() != b"ready":
                     raise RuntimeError(f"{module}: {said.decode()!r}")
                 async with serving(**server) as base_url:
+                    starting.release()
+                    held = False
                     process.stdin.write(json.dumps(base_url).encode() + b"\n")
                     await process.stdin.drain()
                     out = (await process.stdout.read()).decode().strip().splitlines()
@@ -44,6 +53,8 @@ async def run(module: str, given: Json, server: dict[str, Any], python: Path | N
             log.seek(0)
             raise RuntimeError(f"{given}: {error!r}\n{log.read().decode(errors='replace')[-2000:]}") from None
         finally:
+            if held:
+                starting.release()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
