@@ -46,6 +46,7 @@ async def test_a_broker_that_goes_and_comes_back(gently: bool, kafka: ApacheKafk
     await fleet.produce(60)
     await fleet.drained(150.0)
     await fleet.stop()
-    assert max(len(m.said().splitlines()) for m in fleet.members) < 200  # hundreds a second, before they were braked
+    # Hundreds a second before they were braked, so thousands; how many kinds come again goes by how long a busy machine takes.
+    assert max(len(m.said().splitlines()) for m in fleet.members) < 500
     account = await fleet.verified()
     assert (account.totals.repeated, account.totals.out_of_order) == (0, 0)
