@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agents.engine.spec import Batch, Context, DecisionAgent, Example, Go, Join, Order, Reason, ReasonCode, Scale, Skip, Verdict
 from models.contract import Answer, Ask
-from models.scorecard import Bins, Scorecard, Tally, Values
+from models.scorers.scorecard import Bins, Scorecard, Tally, Values
 from schemas.change import Change
 from schemas.decision import Review
 from schemas.marks import Protected

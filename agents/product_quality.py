@@ -37,7 +37,7 @@ from agents.engine.spec import (
     WindowView,
 )
 from models.contract import Answer, Ask
-from models.scorecard import Bins, Scorecard, Tally
+from models.scorers.scorecard import Bins, Scorecard, Tally
 from schemas.decision import Review
 from schemas.reading import Reading
 from topics.spec import Clean, Clock, Range, Unit, out_topic, reading_topic

@@ -85,7 +85,7 @@ class Paced(Protocol):
     """A Scorer that may be full. Whoever asks looks first: a question that is not asked yet has its whole deadline before it."""
 
     def room(self, coming: int = 0) -> bool:
-        """Whether a call made now would leave soon, behind `coming` others on their way to the queue (models/arrival.py)."""
+        """Whether a call made now would leave soon, behind `coming` others on their way there (models/gates/arrival.py)."""
         ...
 
     def on_room(self, tell: Callable[[], None]) -> None:
@@ -118,7 +118,7 @@ class Ask(Generic[A]):
     `answer` has enums and ranges only and always has a way to say that the information does not suffice. `prompt` is
     static (no record data): it is the byte-identical prefix of every call. `max_tokens` is per record. What is None is not sent;
     `extra` goes into the request body as it is, for what one vendor has. A parameter that an endpoint refuses by name is left
-    out from then on (models/dialect.py), and each Call says what was sent.
+    out from then on (models/chat/dialect.py), and each Call says what was sent.
     """
 
     answer: type[A]

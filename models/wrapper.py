@@ -13,7 +13,7 @@ from models.contract import Answer, Paced, Question, Scorer, Weighing
 class Wrapper:
     """A Scorer, Paced and Weighing, around `inner`, which may be neither of the latter two. Subclasses override `score`.
 
-    One that holds several scorers overrides the rest as well (models/failover.py does without this class).
+    One that holds several scorers overrides the rest as well (models/routing/failover.py does without this class).
     """
 
     def __init__(self, inner: Scorer) -> None:

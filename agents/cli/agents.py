@@ -28,7 +28,7 @@ from agents.engine.topology import placed, tuned
 from agents.engine.trial import TrialOutcome, try_records
 from agents.settings import Settings
 from models.contract import Ask, Scorer, ignore
-from models.sandbox import MODEL, Sandbox
+from models.sandbox.server import MODEL, Sandbox
 from schemas.change import Change
 from schemas.dead_letter import Fault
 from schemas.errors import ConfigError, DataFault

@@ -11,7 +11,7 @@ from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.output import tell
 from agents.engine.inference import cache_file
 from agents.settings import Settings
-from models.cache_store import SqliteStore
+from models.cache.store import SqliteStore
 
 app = typer.Typer(no_args_is_help=True, help="Erase answers of models that were kept.")
 _FOR_EVER = 10.0**9

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from models.sandbox import MODEL, Sandbox, SandboxConfig
-from models.sandbox_faults import FAULTS, parse_faults
-from models.sandbox_profiles import PROFILES
-from models.sandbox_schedule import parse_changes, parse_outages
+from models.sandbox.faults import FAULTS, parse_faults
+from models.sandbox.profiles import PROFILES
+from models.sandbox.schedule import parse_changes, parse_outages
+from models.sandbox.server import MODEL, Sandbox, SandboxConfig
 from schemas.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -10,12 +10,12 @@ from random import Random
 from typing import Literal
 
 from agents.settings import Settings
-from models.local import MODEL as LOCAL_MODEL
-from models.local import LocalModel
-from models.probe import Probed, probe_model
-from models.sandbox import MODEL as SANDBOX_MODEL
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_limits import latency as read_latency
+from models.chat.probe import Probed, probe_model
+from models.sandbox.limits import latency as read_latency
+from models.sandbox.server import MODEL as SANDBOX_MODEL
+from models.sandbox.server import Sandbox, SandboxConfig
+from models.scorers.local import MODEL as LOCAL_MODEL
+from models.scorers.local import LocalModel
 from schemas.errors import ConfigError
 
 _PATIENCE = {name: {"deadline": "120s", "batch_size": 4, "in_flight": 2} for name in ("credit-risk", "product-quality")}

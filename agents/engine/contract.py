@@ -16,9 +16,9 @@ from agents.engine.leaves import Leaf, leaves
 from agents.engine.shape import misfits
 from agents.engine.spec import DecisionAgent, Example
 from agents.engine.state import RULES as STATE_RULES
+from models.chat.prompt import PromptBuilder
 from models.contract import Ask, Weighing
-from models.marked import kinds_of, unseen
-from models.prompt import PromptBuilder
+from models.masking.marked import kinds_of, unseen
 from schemas.errors import ConfigError
 from schemas.marks import Identifier, Image, Protected, Untrusted, marks
 from topics.decode import decoder

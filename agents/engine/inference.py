@@ -25,32 +25,32 @@ from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
 from agents.engine.verdicts import Masked, unmasked
 from agents.settings import AgentSettings, Settings
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.apart import Apart
-from models.breaker_gate import BreakerGate
-from models.budget import Budget
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore
-from models.canary import Canary
-from models.cascade import Cascade, Tier
-from models.chat import ChatScorer
+from models.budget.budget import Budget
+from models.budget.prices import micro
+from models.budget.within_budget import WithinBudget
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore
+from models.chat.chat import ChatScorer
+from models.chat.endpoint import Endpoint
+from models.chat.hedge import Hedge
+from models.chat.hedging import Hedging
 from models.contract import Ask, CallSink, Question, Scorer
-from models.endpoint import Endpoint
-from models.failover import Candidate, Failover
-from models.flips import FlipMeter
-from models.hedge import Hedge
-from models.hedging import Hedging
-from models.instant import NoModel
-from models.marked import kinds_of
-from models.mask import Mask, mask_of
-from models.moderation import SAID, Moderated
-from models.prices import micro
-from models.pseudonym import Pseudonyms
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
+from models.guardrails.apart import Apart
+from models.guardrails.moderation import SAID, Moderated
+from models.masking.marked import kinds_of
+from models.masking.mask import Mask, mask_of
+from models.masking.pseudonym import Pseudonyms
+from models.masking.redact import Redact
+from models.masking.scrub import Scrubber
+from models.quality.canary import Canary
+from models.quality.flips import FlipMeter
 from models.recorded import Recorded
-from models.redact import Redact
-from models.scrub import Scrubber
-from models.within_budget import WithinBudget
+from models.routing.cascade import Cascade, Tier
+from models.routing.failover import Candidate, Failover
+from models.scorers.instant import NoModel
 from schemas.errors import ConfigError
 from schemas.marks import Untrusted
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.engine.spec import DecisionAgent
+from models.chat.prompt import INSTRUCTIONS, PICTURED
 from models.contract import Ask
-from models.prompt import INSTRUCTIONS, PICTURED
 from schemas.manifest import Manifest
 
 Agent = DecisionAgent[Any, Any, Any]

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from agents.engine.inference import Inference, Way
 from agents.engine.runtime import Engine
 from agents.engine.spending import utc_day
-from models.prices import MICRO
+from models.budget.prices import MICRO
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
 from topics.transport.stats import TransportStats

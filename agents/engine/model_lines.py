@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from agents.engine.spending import utc_day
 from agents.settings import FurtherModel, Settings
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker_gate import BreakerGate
-from models.budget import Budget
-from models.budget_gate import BudgetGate
-from models.endpoint import without_credentials
-from models.line import Line
-from models.prices import Price, configured, listed
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price, configured, listed
+from models.chat.endpoint import without_credentials
+from models.chat.line import Line
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
 from schemas.errors import ConfigError
 
 Identity = tuple[str, str, str | None]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.engine.log_repeats import KIND, Repeats
+from models.chat.probe import probe_model
 from models.contract import Answer, Question, Scorer
-from models.probe import probe_model
 from models.wrapper import Wrapper
 from schemas.errors import ConfigError
 
@@ -54,7 +54,7 @@ class Watched(Wrapper):
 
 
     `who` is said not to answer, in place of "the model NAME". Only answers whose `why` begins with `said` are told of: around
-    something that answers itself, for others who are watched within (models/moderation.py).
+    something that answers itself, for others who are watched within (models/guardrails/moderation.py).
     """
 
     def __init__(

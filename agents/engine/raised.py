@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agents.engine.spec import DecisionAgent
-from models.marked import kinds_of
+from models.masking.marked import kinds_of
 from schemas.dead_letter import Fault, Stage
 from schemas.errors import DataFault
 from schemas.marks import Protected, marks

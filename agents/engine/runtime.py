@@ -21,8 +21,8 @@ from agents.engine.pipeline import Item, Pipeline, finished, ordered
 from agents.engine.spec import DecisionAgent
 from agents.engine.state import PartitionState
 from agents.engine.turns import Turns
-from models.arrival import Coming, on_arrival
 from models.contract import Answer, Ask, Paced, Question, Scorer, Weighing
+from models.gates.arrival import Coming, on_arrival
 from schemas.errors import FatalError, RecordTooLarge
 from schemas.receipt import Position
 from topics.handover import OwnedPartition, Slot, TopicPartition

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.budget import Budget, split
+from models.budget.budget import Budget, split
 from schemas.audit import Call
 from topics.handover import OwnedPartition, TopicPartition
 from topics.tail import records_since

@@ -21,9 +21,9 @@ from agents.engine.discover import find, select
 from agents.engine.process import Worker
 from agents.engine.topology import registry_for
 from agents.settings import ModelPrice, Settings
-from models.canary import Canary
-from models.flips import FlipMeter
-from models.sandbox import Sandbox, SandboxConfig
+from models.quality.canary import Canary
+from models.quality.flips import FlipMeter
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.kafka import create_topic, produce, read_all
 from topics import names
 from topics.dev_broker import EmbeddedBroker, LocalBroker
@@ -340,7 +340,7 @@ def test_comparisons_are_told_apart_from_the_calls_that_decide(tmp_path: Path, c
 
 # ---- Apache Kafka as well ----------------------------------------------------------------------------------------------
 FILE = """
-from models.instant import NoModel
+from models.scorers.instant import NoModel
 from tests.support.simple_agent import Purchase, simple_agent
 from topics.spec import event_topic, out_topic
 

@@ -25,7 +25,7 @@ from agents.engine.process import Worker
 from agents.engine.topology import own_topics, registry_for
 from agents.settings import Settings
 from models.contract import Answer, Ask, Question, Scorer
-from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.dead_letter import DeadLetter
 from schemas.errors import ConfigError
 from tests.support.front import Front

@@ -18,7 +18,7 @@ from agents.engine.spec import Batch, Context, DecisionAgent, Scale, Verdict
 from agents.engine.state import PartitionState
 from agents.engine.verdicts import Site
 from models.contract import Answer
-from models.instant import InstantScorer
+from models.scorers.instant import InstantScorer
 from schemas.change import Change
 from topics.handover import Outbound
 from topics.record import RawRecord

@@ -17,11 +17,11 @@ from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
 from agents.engine.examples import differences, prepared, show, shown
 from agents.engine.spec import Batch, DecisionAgent, Example, Verdict, Window
+from models.chat.dialect import Dialect
+from models.chat.prompt import PromptBuilder
 from models.contract import Answer, Ask, Question, Status
-from models.dialect import Dialect
-from models.instant import NoModel
-from models.prompt import PromptBuilder
-from models.sandbox_rules import RULES as SANDBOX_RULES
+from models.sandbox.rules import RULES as SANDBOX_RULES
+from models.scorers.instant import NoModel
 from schemas.decision import Decision
 from schemas.errors import AgentError
 from schemas.marks import Identifier, Protected, Untrusted, marks

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from models.apart import Apart
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore
-from models.canary import Canary
-from models.cascade import Cascade, Tier
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore
+from models.chat.hedge import Hedge
+from models.chat.hedging import Hedging
 from models.contract import Question, Scorer, Weighing
-from models.flips import FlipMeter
-from models.hedge import Hedge
-from models.hedging import Hedging
-from models.instant import InstantScorer, NoModel
-from models.python_model import PythonScorer
-from models.sandbox import Sandbox, SandboxConfig
-from models.scorecard import Bins, Scorecard
+from models.guardrails.apart import Apart
+from models.quality.canary import Canary
+from models.quality.flips import FlipMeter
+from models.routing.cascade import Cascade, Tier
+from models.sandbox.server import Sandbox, SandboxConfig
+from models.scorers.instant import InstantScorer, NoModel
+from models.scorers.python_model import PythonScorer
+from models.scorers.scorecard import Bins, Scorecard
 from tests.support.scoring import ASK, Judged, Shown, chat, questions, soon
 
 

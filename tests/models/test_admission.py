@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.admission import Admission, Limits, Ticket
-from models.gate import Ended
+from models.gates.admission import Admission, Limits, Ticket
+from models.gates.gate import Ended
 from schemas.audit import Tokens
 from tests.support.provider import TOKENS, Client, Provider, simulate
 

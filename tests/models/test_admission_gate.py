@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.gate import Asking, Ended
-from models.sandbox import Sandbox, SandboxConfig
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.gate import Asking, Ended
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import chat, questions, soon, statuses
 
 ASKING = Asking("a", 10, 10, {0: 1})

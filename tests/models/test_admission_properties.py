@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.admission import Admission, Limits, Ticket
-from models.gate import Ended
-from models.pace import Pace
+from models.gates.admission import Admission, Limits, Ticket
+from models.gates.gate import Ended
+from models.gates.pace import Pace
 from schemas.audit import Tokens
 
 _SIZES = st.integers(1, 3000)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.admission import Limits
+from models.gates.admission import Limits
 from tests.support.ratelimited import Client, Kind, Provider, Simulation
 
 MINUTES = 20

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from models.align import align
+from models.chat.align import align
 from tests.support.scoring import Judged
 
 IDS = [f"{number:06x}" for number in range(0xA00000, 0xA00008)]

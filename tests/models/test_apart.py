@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from models.apart import WIDTH, Apart
 from models.contract import Answer, Paced, Question
-from models.sandbox import Sandbox
-from models.suspicion import suspicion
+from models.guardrails.apart import WIDTH, Apart
+from models.guardrails.suspicion import suspicion
+from models.sandbox.server import Sandbox
 from schemas.marks import Untrusted
 from tests.models.test_failover import Says
 from tests.support.scoring import Shown, chat, soon, statuses, wrongly

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.breaker import HOPELESS_PAUSE, IN_A_ROW, LONGEST_PAUSE, WINDOW, Breaker
-from models.breaker_gate import BreakerGate
-from models.gate import Asking, End, Ended, Refused
-from models.sandbox import Sandbox, SandboxConfig
+from models.gates.breaker import HOPELESS_PAUSE, IN_A_ROW, LONGEST_PAUSE, WINDOW, Breaker
+from models.gates.breaker_gate import BreakerGate
+from models.gates.gate import Asking, End, Ended, Refused
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import chat, questions, soon, statuses
 

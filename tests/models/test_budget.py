@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.budget import Budget, Hold, split
-from models.budget_gate import BudgetGate
+from models.budget.budget import Budget, Hold, split
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price
+from models.budget.within_budget import WithinBudget
 from models.contract import Question
-from models.prices import Price
-from models.sandbox import Sandbox, SandboxConfig
-from models.slots import Slots
-from models.within_budget import WithinBudget
+from models.gates.slots import Slots
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from tests.support.scoring import Shown, chat, soon, statuses

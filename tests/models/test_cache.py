@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore, StoreStats
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore, StoreStats
 from models.contract import Answer, Paced, Question, Status
-from models.failover import Candidate, Failover
-from models.sandbox import Sandbox, SandboxConfig
+from models.routing.failover import Candidate, Failover
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import Judged, Shown, chat, questions, soon, statuses
 
@@ -122,7 +122,7 @@ async def settled(cache: Cached[Any]) -> None:
 
 async def test_a_repeat_is_not_asked_and_says_where_it_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over HTTP and in a real file, also after a restart: same answer, same call, marked as a hit; the meter stands still."""
-    monkeypatch.setattr("models.cache_store._PATIENCE", 30.0)
+    monkeypatch.setattr("models.cache.store._PATIENCE", 30.0)
     calls = list[Call]()
     async with Sandbox(SandboxConfig(latency="0ms")) as server:
         for run in range(2):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from models.cache_store import LEAST_BYTES, REST_SECONDS, Scope, SqliteStore
+from models.cache.store import LEAST_BYTES, REST_SECONDS, Scope, SqliteStore
 from schemas.errors import ConfigError, HeadraceError
 
 SCOPE = Scope("bank", "credit-risk", "m1")
@@ -52,7 +52,7 @@ def key(number: int) -> bytes:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is not a fault of the file."""
-    monkeypatch.setattr("models.cache_store._PATIENCE", 30.0)
+    monkeypatch.setattr("models.cache.store._PATIENCE", 30.0)
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -155,7 +155,7 @@ async def test_a_tenant_or_one_agent_of_it_is_erased_without_a_trace(tmp_path: P
 
 async def test_two_stores_share_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one worker was answered, another one on the machine finds; both write at a time."""
-    monkeypatch.setattr("models.cache_store._LOCK_SECONDS", 10.0)
+    monkeypatch.setattr("models.cache.store._LOCK_SECONDS", 10.0)
     path, clock = tmp_path / "cache.sqlite", Clock()
     async with opened(path, clock=clock) as one, opened(path, clock=clock) as other:
         kept = await asyncio.gather(
@@ -169,7 +169,7 @@ async def test_two_stores_share_one_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 _WORKER = """
 import asyncio, sys, pathlib
-from models.cache_store import Scope, SqliteStore
+from models.cache.store import Scope, SqliteStore
 
 async def main() -> None:
     store = SqliteStore(pathlib.Path(sys.argv[1]), most_bytes=10_000_000, most_age=86400.0, clock=lambda: 1_700_000_000.0)
@@ -305,7 +305,7 @@ async def test_a_file_that_another_worker_is_making_is_waited_for(tmp_path: Path
 
 async def test_a_disk_that_hangs_holds_up_neither_the_loop_nor_lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lookup is given up after a while, and until the file has rested nobody waits again."""
-    monkeypatch.setattr("models.cache_store._PATIENCE", 0.05)
+    monkeypatch.setattr("models.cache.store._PATIENCE", 0.05)
     released = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with opened(tmp_path / "cache.sqlite") as store:

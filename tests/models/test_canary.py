@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.canary import SELDOM, Canary
 from models.contract import Answer, Question
-from models.flips import LEAST_EVIDENCE, FlipMeter, same
-from models.sandbox import Sandbox
+from models.quality.canary import SELDOM, Canary
+from models.quality.flips import LEAST_EVIDENCE, FlipMeter, same
+from models.sandbox.server import Sandbox
 from schemas.audit import Call
 from tests.support.scoring import Judged, chat, questions, soon
 

@@ -16,19 +16,19 @@ from pydantic import BaseModel, Field
 
 from agents.credit_risk import RiskAnswer
 from agents.product_quality import QualityAnswer
-from models.band import Agreement, says_insufficient
-from models.budget import Budget
-from models.budget_gate import BudgetGate
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore
-from models.cascade import THRIFTY, Cascade, Tier
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price
+from models.budget.within_budget import WithinBudget
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore
 from models.contract import Answer, Paced, Question, Status
-from models.instant import InstantScorer
-from models.prices import Price
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_rules import RULES
-from models.slots import Slots
-from models.within_budget import WithinBudget
+from models.gates.slots import Slots
+from models.routing.band import Agreement, says_insufficient
+from models.routing.cascade import THRIFTY, Cascade, Tier
+from models.sandbox.rules import RULES
+from models.sandbox.server import Sandbox, SandboxConfig
+from models.scorers.instant import InstantScorer
 from schemas.errors import ConfigError
 from tests.support.scoring import Judged, Shown, chat, questions, soon, statuses
 
@@ -495,7 +495,7 @@ async def test_both_limits_of_the_budget_by_the_meters_of_the_endpoints(
 ) -> None:
     """As it is composed: both models until the soft limit, the cheap one alone until the hard one, then nobody; a partition that
     has money left is asked as before; and what is in the cache costs nothing and is there even then."""
-    monkeypatch.setattr("models.cache_store._PATIENCE", 30.0)
+    monkeypatch.setattr("models.cache.store._PATIENCE", 30.0)
     budget = Budget(2 * 20_000, soft=0.5)
     budget.take(0, 2, {})
     budget.take(1, 2, {})

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from models.sandbox import MODEL, Sandbox, SandboxConfig
+from models.sandbox.server import MODEL, Sandbox, SandboxConfig
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from tests.support.scoring import ASK, chat, questions, soon, statuses

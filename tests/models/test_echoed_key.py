@@ -16,10 +16,10 @@ from aiohttp.test_utils import TestServer
 
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
-from models.breaker_gate import BreakerGate
-from models.endpoint import Endpoint
-from models.probe import probe_model
-from models.sandbox import Sandbox, SandboxConfig
+from models.chat.endpoint import Endpoint
+from models.chat.probe import probe_model
+from models.gates.breaker_gate import BreakerGate
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from schemas.errors import ModelError
 from tests.support.scoring import chat, questions, soon

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.estimate import TokenEstimate
+from models.budget.estimate import TokenEstimate
 
 
 def test_before_anything_was_counted_the_bound_is_a_token_for_each_byte() -> None:

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from models.contract import Answer, Paced, Question, Status
-from models.failover import ELSEWHERE, Candidate, Failover
-from models.sandbox import Sandbox, SandboxConfig
+from models.routing.failover import ELSEWHERE, Candidate, Failover
+from models.sandbox.server import Sandbox, SandboxConfig
 from models.wrapper import Wrapper
 from tests.support.scoring import Judged, chat, questions, soon, statuses
 

@@ -16,21 +16,21 @@ import pytest
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.trial import try_records
-from models import sandbox_rules
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker import State
-from models.breaker_gate import BreakerGate
-from models.budget import Budget
-from models.budget_gate import BudgetGate
-from models.canary import Canary
-from models.chat import ChatScorer
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price
+from models.chat.chat import ChatScorer
 from models.contract import Answer, Question
-from models.failover import Candidate, Failover
-from models.flips import FlipMeter
-from models.prices import Price
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_faults import FAULTS
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker import State
+from models.gates.breaker_gate import BreakerGate
+from models.quality.canary import Canary
+from models.quality.flips import FlipMeter
+from models.routing.failover import Candidate, Failover
+from models.sandbox import rules as sandbox_rules
+from models.sandbox.faults import FAULTS
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import ASK, Judged, Shown, chat, line_to, questions, soon, statuses
 from tests.support.simple_agent import OrderAnswer, order, simple_agent

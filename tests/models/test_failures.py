@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import _exceptions as sdk
 
-from models.completion import read_completion
-from models.failures import (
+from models.chat.completion import read_completion
+from models.chat.failures import (
     PLACES,
     BadImage,
     Exhausted,

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker_gate import BreakerGate
-from models.budget import Budget
-from models.budget_gate import BudgetGate
-from models.hedge import LEAST_EVIDENCE, Hedge
-from models.hedging import Hedging
-from models.prices import Price
-from models.sandbox import Sandbox, SandboxConfig
-from models.slots import Slots
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price
+from models.chat.hedge import LEAST_EVIDENCE, Hedge
+from models.chat.hedging import Hedging
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
+from models.gates.slots import Slots
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import ASK, chat, questions, soon, statuses
 

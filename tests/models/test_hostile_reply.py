@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from models.endpoint import Endpoint
+from models.chat.endpoint import Endpoint
 from schemas.audit import Call
 from schemas.errors import ModelProtocolError
 from tests.support.scoring import chat, questions, soon, statuses

@@ -12,15 +12,15 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agents.engine.verdicts import features_hash
-from models import sandbox_rules
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.dialect import Dialect
+from models.chat.prompt import INSTRUCTIONS, PICTURED, PromptBuilder
 from models.contract import Ask, Question
-from models.dialect import Dialect
-from models.gate import Asking, Leave
-from models.prompt import INSTRUCTIONS, PICTURED, PromptBuilder
-from models.sandbox import Sandbox, SandboxConfig
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.gate import Asking, Leave
+from models.sandbox import rules as sandbox_rules
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from schemas.marks import Image, Untrusted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models import local
+from models.scorers import local
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from tests.support.scoring import chat, questions, soon

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, RootModel, SerializeAsAny, computed_field, model_serializer
 
 from models.contract import Question
-from models.marked import identifier_kinds, kinds_of, unseen, walk_of
-from models.untrusted import untrusted_texts
+from models.masking.marked import identifier_kinds, kinds_of, unseen, walk_of
+from models.masking.untrusted import untrusted_texts
 from schemas.marks import Identifier, Untrusted
 
 Text = Annotated[str, Untrusted(max=50)]

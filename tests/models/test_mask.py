@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.mask import MOST_TEXT, Mask, Masked, mask_of
-from models.placeholders import Placeholders, Unmaskable
-from models.pseudonym import Pseudonyms
-from models.scrub import Scrubber
+from models.masking.mask import MOST_TEXT, Mask, Masked, mask_of
+from models.masking.placeholders import Placeholders, Unmaskable
+from models.masking.pseudonym import Pseudonyms
+from models.masking.scrub import Scrubber
 from schemas.errors import ConfigError
 from schemas.marks import Identifier, Untrusted
 from tests.support.scoring import wrongly

@@ -16,19 +16,19 @@ from pydantic import BaseModel
 
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker import IN_A_ROW
-from models.breaker_gate import BreakerGate
-from models.cascade import Cascade, Tier
+from models.chat.endpoint import Endpoint
 from models.contract import Paced, Question
-from models.endpoint import Endpoint
-from models.mask import mask_of
-from models.moderation import SAID, Moderated, Said, chunks, read_moderation
-from models.redact import Redact
-from models.retry_budget import RetryBudget
-from models.sandbox import Sandbox, SandboxConfig
-from models.scrub import Scrubber
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker import IN_A_ROW
+from models.gates.breaker_gate import BreakerGate
+from models.gates.retry_budget import RetryBudget
+from models.guardrails.moderation import SAID, Moderated, Said, chunks, read_moderation
+from models.masking.mask import mask_of
+from models.masking.redact import Redact
+from models.masking.scrub import Scrubber
+from models.routing.cascade import Cascade, Tier
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.errors import ModelProtocolError
 from schemas.marks import Untrusted
 from tests.models.test_failover import Says

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, computed_field, field_serializer
 
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore
 from models.contract import Question
-from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import Judged, Shown, chat, soon, statuses, wrongly
 
 

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from models.gate import Asking, Ended, Leave, Refused
-from models.passage import Passage
-from models.sandbox import Sandbox, SandboxConfig
-from models.slots import Slots
+from models.gates.gate import Asking, Ended, Leave, Refused
+from models.gates.passage import Passage
+from models.gates.slots import Slots
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import chat, questions, soon, statuses
 
@@ -24,7 +24,7 @@ class Recorder:
         self.told: list[Ended] = []
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
-        """See models.gate.Gate."""
+        """See models.gates.gate.Gate."""
         self.log.append(f"{self.name} asked")
         self.asked.append(asking)
         if self.raises is not None:

@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from models.breaker import IN_A_ROW
-from models.breaker_gate import BreakerGate
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.gates.breaker import IN_A_ROW
+from models.gates.breaker_gate import BreakerGate
 from schemas.audit import Call
 from tests.support.scoring import ASK, chat, line_to, questions, soon, statuses
 

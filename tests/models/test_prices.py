@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.charge import charged
-from models.gate import Asking, End, Ended
-from models.prices import Price, configured, listed, micro
-from models.sandbox import Sandbox, SandboxConfig
+from models.budget.charge import charged
+from models.budget.prices import Price, configured, listed, micro
+from models.gates.gate import Asking, End, Ended
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call, Tokens
 from schemas.errors import ConfigError
 from tests.support.scoring import chat, questions, soon, statuses

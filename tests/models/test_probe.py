@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from models.probe import probe_model
-from models.sandbox import MODEL, Sandbox, SandboxConfig
+from models.chat.probe import probe_model
+from models.sandbox.server import MODEL, Sandbox, SandboxConfig
 from topics.dev_broker import free_port
 
 KEY = "sk-very-secret-key"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from models import scout
-from models.breaker_gate import BreakerGate
-from models.chat import ChatScorer
+from models.chat import scout
+from models.chat.chat import ChatScorer
+from models.chat.dialect import Dialect, adapt, joined
 from models.contract import Ask, Question
-from models.dialect import Dialect, adapt, joined
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_profiles import PROFILES
+from models.gates.breaker_gate import BreakerGate
+from models.sandbox.profiles import PROFILES
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from tests.support.scoring import Judged, Shown, chat, line_to, questions, soon, statuses

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from models.chat.dialect import Dialect, adapt
+from models.chat.prompt import PromptBuilder, Unwritable, shown, size_of
+from models.chat.strict_schema import strict_schema
 from models.contract import Ask, Question
-from models.dialect import Dialect, adapt
-from models.prompt import PromptBuilder, Unwritable, shown, size_of
-from models.sandbox_fill import fill
-from models.strict_schema import strict_schema
+from models.sandbox.fill import fill
 from schemas.errors import ConfigError
 from schemas.marks import Untrusted
 from tests.support.scoring import ASK, Judged, Shown, questions

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.pseudonym import Pseudonyms
+from models.masking.pseudonym import Pseudonyms
 from schemas.errors import ConfigError
 
 SECRET = "a secret of the tests, 32 or more"

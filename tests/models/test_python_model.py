@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Question
-from models.python_model import PythonScorer
+from models.scorers.python_model import PythonScorer
 from tests.support.scoring import Judged, Shown, questions, soon, statuses
 
 

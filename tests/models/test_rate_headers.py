@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rate_headers import limits_hint, seconds, wait_hint
+from models.gates.rate_headers import limits_hint, seconds, wait_hint
 
 
 @pytest.mark.parametrize(

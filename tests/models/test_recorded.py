@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from models.budget import Budget
-from models.budget_gate import BudgetGate
-from models.cascade import Cascade, Tier
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
+from models.budget.prices import Price
+from models.budget.within_budget import WithinBudget
 from models.contract import Answer, Question
-from models.prices import Price
+from models.gates.slots import Slots
 from models.recorded import Recorded
-from models.sandbox import Sandbox, SandboxConfig
-from models.slots import Slots
-from models.within_budget import WithinBudget
+from models.routing.cascade import Cascade, Tier
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import Judged, chat, questions, soon, statuses
 
 DAY = "2026-05-01"

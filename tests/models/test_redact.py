@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from models import sandbox_rules
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
 from models.contract import Answer, Ask, Paced, Question
-from models.instant import InstantScorer
-from models.mask import Mask, mask_of
-from models.pseudonym import Pseudonyms
-from models.redact import Redact, redacted
-from models.sandbox import Sandbox
-from models.scrub import Scrubber
+from models.masking.mask import Mask, mask_of
+from models.masking.pseudonym import Pseudonyms
+from models.masking.redact import Redact, redacted
+from models.masking.scrub import Scrubber
+from models.sandbox import rules as sandbox_rules
+from models.sandbox.server import Sandbox
+from models.scorers.instant import InstantScorer
 from schemas.audit import Call
 from schemas.marks import Identifier, Untrusted
 from tests.models.test_failover import Says

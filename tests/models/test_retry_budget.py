@@ -7,8 +7,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.retry_budget import FLOOR_PER_SECOND, MOST_SAVED, SHARE, RetryBudget
-from models.sandbox import Sandbox, SandboxConfig
+from models.gates.retry_budget import FLOOR_PER_SECOND, MOST_SAVED, SHARE, RetryBudget
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import chat, questions, soon, statuses
 
 

@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 from pydantic import BaseModel
 
-from models import sandbox_rules
-from models.sandbox import MODEL, Sandbox, SandboxConfig
-from models.sandbox_faults import FaultPlan, parse_faults
-from models.sandbox_limits import Bucket, latency
+from models.sandbox import rules as sandbox_rules
+from models.sandbox.faults import FaultPlan, parse_faults
+from models.sandbox.limits import Bucket, latency
+from models.sandbox.server import MODEL, Sandbox, SandboxConfig
 from schemas.errors import ConfigError
 from tests.support.scoring import Judged, Shown, chat, questions, soon
 

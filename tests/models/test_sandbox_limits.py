@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_account import FOREIGN_TOKENS, Account, AccountLimits, duration
-from models.sandbox_limits import Bucket, Minute
-from models.sandbox_schedule import Outage, Schedule, parse_changes, parse_outages
+from models.sandbox.account import FOREIGN_TOKENS, Account, AccountLimits, duration
+from models.sandbox.limits import Bucket, Minute
+from models.sandbox.schedule import Outage, Schedule, parse_changes, parse_outages
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.errors import ConfigError
 
 HELLO = {"model": "any", "messages": [{"role": "user", "content": "hello"}], "max_completion_tokens": 1000}

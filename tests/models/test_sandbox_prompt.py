@@ -7,12 +7,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question
-from models.line import Line
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_position import PositionNoise
-from models.sandbox_prompt_cache import LEAST, STEP, TOKEN_BYTES, PromptCache
+from models.sandbox.position import PositionNoise
+from models.sandbox.prompt_cache import LEAST, STEP, TOKEN_BYTES, PromptCache
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import Judged, Shown, chat, questions, soon
 

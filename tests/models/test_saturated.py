@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from models.admission import Admission, Limits, Ticket
-from models.admission_gate import AdmissionGate
-from models.concurrency_limit import ConcurrencyLimit
-from models.gate import Asking, Ended, Refused
+from models.gates.admission import Admission, Limits, Ticket
+from models.gates.admission_gate import AdmissionGate
+from models.gates.concurrency_limit import ConcurrencyLimit
+from models.gates.gate import Asking, Ended, Refused
 from schemas.audit import Tokens
 from tests.support.saturated import Found, saturate
 from tests.support.virtual_time import run

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from models.contract import Question
-from models.scorecard import Bins, Scorecard, Values
+from models.scorers.scorecard import Bins, Scorecard, Values
 from schemas.errors import ConfigError
 from tests.support.scoring import Judged, soon
 

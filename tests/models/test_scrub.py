@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.scrub import COUNTRIES, KINDS, Scrubber
+from models.masking.scrub import COUNTRIES, KINDS, Scrubber
 from schemas.errors import ConfigError
 
 SCRUBBER = Scrubber(COUNTRIES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.secret import Secret
+from models.chat.secret import Secret
 
 KEY = "bce-v3/ALTAK-abcdefgh/0123456789abcdef+q=="
 ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.single_flight import SingleFlight
+from models.cache.single_flight import SingleFlight
 
 KEYS = [b"a", b"b"]
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker import IN_A_ROW
-from models.breaker_gate import BreakerGate
-from models.gate import Asking, Ended, Refused
-from models.sandbox import Sandbox, SandboxConfig
-from models.usual_time import LEAST_EVIDENCE, TRY_SECONDS, UsualTime
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker import IN_A_ROW
+from models.gates.breaker_gate import BreakerGate
+from models.gates.gate import Asking, Ended, Refused
+from models.gates.usual_time import LEAST_EVIDENCE, TRY_SECONDS, UsualTime
+from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call
 from tests.support.scoring import chat, questions, soon, statuses
 from tests.support.virtual_time import run

@@ -127,7 +127,7 @@ class Front:
 
 
 def _records(body: bytes) -> list[Mapping[str, Any]]:
-    """Of a request in the layout of models.prompt; whoever asks again adds messages behind it."""
+    """Of a request in the layout of models.chat.prompt; whoever asks again adds messages behind it."""
     for message in orjson.loads(body)["messages"]:
         try:
             return [record["features"] for record in orjson.loads(message["content"])["records"]]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from models.admission import Admission, Ticket
-from models.gate import Ended
+from models.gates.admission import Admission, Ticket
+from models.gates.gate import Ended
 from schemas.audit import Tokens
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.admission import Admission, Limits, Ticket
-from models.gate import Ended
+from models.gates.admission import Admission, Limits, Ticket
+from models.gates.gate import Ended
 from schemas.audit import Tokens
 
 Kind = Literal["evenly", "by the minute"]

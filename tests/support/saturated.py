@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.breaker_gate import BreakerGate
-from models.gate import Asking, Ended, Refused
-from models.passage import Passage
-from models.sandbox_account import Account, AccountLimits
-from models.sandbox_schedule import Schedule
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
+from models.gates.gate import Asking, Ended, Refused
+from models.gates.passage import Passage
+from models.sandbox.account import Account, AccountLimits
+from models.sandbox.schedule import Schedule
 from schemas.audit import Tokens
 from tests.support.virtual_time import VirtualLoop
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question
-from models.line import Line
 from schemas.audit import Call
 from schemas.marks import Untrusted
 

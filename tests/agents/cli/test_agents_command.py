@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from agents import credit_risk
 from agents.cli.agents import app
-from models.sandbox import MODEL, Sandbox
+from models.sandbox.server import MODEL, Sandbox
 from schemas.errors import AgentError, ConfigError
 
 FIXTURES = Path(__file__).resolve().parents[2] / "data" / "agents"

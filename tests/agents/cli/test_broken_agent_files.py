@@ -202,7 +202,9 @@ MISFITS: Mapping[str, tuple[str, str, str]] = {
     "on_no_answer": ("", 'on_no_answer="giveup"', "on_no_answer is 'giveup': use one of 'wait', 'review', 'fallback'"),
     "reads a name": ("", 'reads="loans"', "reads is of type str: it has to be a TopicSpec"),
     "name no text": ("", "name=7", "name is of type int: it has to be a text"),
-    "scorer a class": ("from models.instant import NoModel\n", "scorer=NoModel", "scorer is the class NoModel: it has to be"),
+    "scorer a class": (
+        "from models.scorers.instant import NoModel\n", "scorer=NoModel", "scorer is the class NoModel: it has to be",
+    ),
     "fallback no scorer": ("", "fallback=print", "fallback is of type builtin_function_or_method: it has to be an Ask"),
     "batch size a text": (
         "", 'batch=replace(BASE.batch, size="16")', "batch.size is of type str: it has to be a whole number",

@@ -10,7 +10,7 @@ import pytest
 from agents.cli.main import group, run
 from agents.engine.inference import cache_file
 from agents.settings import Settings
-from models.cache_store import Scope, SqliteStore
+from models.cache.store import Scope, SqliteStore
 
 
 async def kept(agent: str, put: bool) -> int:

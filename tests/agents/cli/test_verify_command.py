@@ -22,7 +22,7 @@ from topics.verify.read import Target
 FILE = """
 from agents.engine.spec import DecisionAgent
 from tests.support.simple_agent import simple_agent
-from models.instant import NoModel
+from models.scorers.instant import NoModel
 from topics.spec import event_topic, out_topic
 from tests.support.simple_agent import Purchase
 

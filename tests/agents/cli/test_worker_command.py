@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli.main import group, run
-from models.sandbox import MODEL
+from models.sandbox.server import MODEL
 from topics.dev_broker import EmbeddedBroker
 
 HEADRACE = [sys.executable, "-m", "agents.cli.main"]

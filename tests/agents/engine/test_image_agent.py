@@ -14,10 +14,10 @@ from pydantic import BaseModel, Field
 from agents.engine.contract import check
 from agents.engine.spec import Batch, Context, DecisionAgent, Example, Verdict
 from agents.engine.trial import try_records
-from models import sandbox_rules
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
 from models.contract import Answer, Ask
-from models.sandbox import Sandbox
+from models.sandbox import rules as sandbox_rules
+from models.sandbox.server import Sandbox
 from schemas.audit import Call
 from schemas.decision import Review
 from schemas.event import Event

@@ -18,9 +18,9 @@ from agents.engine.spec import Batch, Verdict
 from agents.engine.trial import try_records
 from agents.settings import Settings, unknown_variables
 from models.contract import Answer, Ask, Question
-from models.instant import InstantScorer
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_rules import RULES
+from models.sandbox.rules import RULES
+from models.sandbox.server import Sandbox, SandboxConfig
+from models.scorers.instant import InstantScorer
 from schemas.audit import Call
 from schemas.errors import ConfigError
 from schemas.marks import Identifier, Untrusted

@@ -22,7 +22,7 @@ from agents.engine.spec import Join
 from agents.engine.topology import registry_for
 from agents.settings import Settings
 from models.contract import Answer, Ask, Question
-from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.kafka import create_topic, produce
 from tests.support.scoring import questions
 from tests.support.simple_agent import OrderAnswer, Purchase, Scripted, Simple, order, simple_agent

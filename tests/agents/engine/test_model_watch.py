@@ -13,10 +13,10 @@ from agents import credit_risk
 from agents.engine.examples import prepared
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Answer, Ask, Question
-from models.line import Line
-from models.sandbox import MODEL, Sandbox, SandboxConfig
+from models.sandbox.server import MODEL, Sandbox, SandboxConfig
 from tests.support.simple_agent import OrderFeatures, Scripted
 
 KEY = "sk-very-secret-key"

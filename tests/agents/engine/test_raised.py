@@ -16,7 +16,7 @@ from agents.engine.spec import Join
 from agents.engine.trial import try_records
 from agents.engine.verdicts import Site
 from models.contract import Answer
-from models.instant import InstantScorer
+from models.scorers.instant import InstantScorer
 from schemas.dead_letter import DeadLetter, Fault
 from schemas.errors import DataFault
 from schemas.identity import decision_id

@@ -20,10 +20,10 @@ from agents.engine.runtime import Engine
 from agents.engine.spec import Batch, Join, Order
 from agents.engine.trial import TrialOutcome, try_records
 from agents.engine.verdicts import Site
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Answer, Ask, Question
-from models.line import Line
-from models.sandbox import Sandbox
+from models.sandbox.server import Sandbox
 from schemas.audit import Call
 from schemas.decision import Decision
 from schemas.errors import FatalError

@@ -15,9 +15,9 @@ import pytest
 from agents.engine.inference import Inference
 from agents.engine.model_watch import ModelWatch
 from agents.settings import Settings
-from models.arrival import Coming, on_arrival
 from models.contract import Ask, Paced, Question
-from models.sandbox import Sandbox, SandboxConfig
+from models.gates.arrival import Coming, on_arrival
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import Shown
 from tests.support.simple_agent import OrderAnswer, simple_agent
 from tests.support.virtual_time import run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.engine.spending import Spending
-from models.budget import Budget
+from models.budget.budget import Budget
 from schemas.audit import Call
 from schemas.receipt import Receipt
 from schemas.wire import rfc3339

@@ -15,7 +15,7 @@ from agents.cli.worker import run_loop, tune_collector
 from agents.engine.process import Worker
 from agents.settings import Settings
 from models.contract import Answer, Question, Scorer
-from models.instant import InstantScorer
+from models.scorers.instant import InstantScorer
 from tests.bench.contenders.meter import Meter, configuration, report
 from tests.bench.shared import NOW_MS, assess, lean_agent
 

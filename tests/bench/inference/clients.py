@@ -11,9 +11,9 @@ import httpx2
 import openai
 import orjson
 
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question, ignore
-from models.line import Line
 from schemas.audit import Call
 from tests.bench.contenders.meter import configuration, report, tune_collector
 from tests.bench.inference.loop import Turn, run

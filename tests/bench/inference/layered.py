@@ -14,15 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
-from models.cache import Cached
-from models.cache_store import Scope, SqliteStore
-from models.chat import ChatScorer
+from models.cache.cached import Cached
+from models.cache.store import Scope, SqliteStore
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question, Scorer
-from models.line import Line
-from models.mask import Mask
-from models.pseudonym import Pseudonyms
-from models.redact import Redact
-from models.scrub import Scrubber
+from models.masking.mask import Mask
+from models.masking.pseudonym import Pseudonyms
+from models.masking.redact import Redact
+from models.masking.scrub import Scrubber
 from schemas.audit import Call
 from schemas.marks import Identifier, Untrusted
 from tests.bench.contenders.meter import configuration, report, tune_collector

@@ -13,10 +13,10 @@ from typing import get_args
 
 from rich.table import Table
 
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question
-from models.line import Line
-from models.sandbox import Sandbox
+from models.sandbox.server import Sandbox
 from tests.bench.inference.environment import environment
 from tests.bench.inference.part import Say, at_most, columns
 from tests.bench.inference.work import POISON, PROMPT, Judged, poisoned

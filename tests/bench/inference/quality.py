@@ -1,6 +1,6 @@
 """Part `quality`: what a decision costs in batches, beside how often it comes out otherwise than alone, on labelled data.
 
-The sandbox judges by open rules and gets worse down a batch in a way that is stated (models/sandbox_position.py): its flips show
+The sandbox judges by open rules and gets worse down a batch in a way that is stated (models/sandbox/position.py): its flips show
 that what is measured is seen, not what a model does. With BENCH_LOCAL=1 in the environment a real one of 135 million parameters
 is asked too, about few records; its answers are poor, batches or not.
 """
@@ -20,18 +20,18 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from agents.demo.metrics import auc
-from models import local
-from models.canary import Canary
-from models.chat import ChatScorer
+from models.budget.prices import listed
+from models.chat.chat import ChatScorer
+from models.chat.dialect import Dialect
+from models.chat.line import Line
+from models.chat.prompt import PromptBuilder
 from models.contract import Answer, Ask, CallSink, Question, Scorer, ignore
-from models.dialect import Dialect
-from models.flips import FlipMeter, same
-from models.line import Line
-from models.prices import listed
-from models.prompt import PromptBuilder
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_position import PositionNoise
-from models.sandbox_prompt_cache import LEAST, TOKEN_BYTES
+from models.quality.canary import Canary
+from models.quality.flips import FlipMeter, same
+from models.sandbox.position import PositionNoise
+from models.sandbox.prompt_cache import LEAST, TOKEN_BYTES
+from models.sandbox.server import Sandbox, SandboxConfig
+from models.scorers import local
 from schemas.audit import Call, Tokens
 from tests.bench.inference.labelled import Labelled, credit, quality
 from tests.bench.inference.part import Say, at_least, at_most, columns

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from models.admission import Limits
-from models.admission_gate import AdmissionGate
-from models.arrival import Coming, on_arrival
-from models.breaker_gate import BreakerGate
-from models.chat import ChatScorer
+from models.chat.chat import ChatScorer
+from models.chat.line import Line
 from models.contract import Ask, Question
-from models.line import Line
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.arrival import Coming, on_arrival
+from models.gates.breaker_gate import BreakerGate
 from tests.bench.inference.saturate import MODEL, Tally, ended, main, window
 from tests.bench.inference.work import PROMPT, Judged, Loan, loans
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from models.sandbox import Sandbox, SandboxConfig
-from models.sandbox_schedule import parse_changes, parse_outages
+from models.sandbox.schedule import parse_changes, parse_outages
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.bench.processes import ROOT
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 from rich.table import Table
 
-from models.sandbox import Sandbox, SandboxConfig
+from models.sandbox.server import Sandbox, SandboxConfig
 from tests.bench.inference.part import Say, at_most, columns
 from tests.bench.processes import ROOT
 from tests.bench.shared import Json

@@ -1,0 +1,1 @@
+"""What calls cost and may cost: prices, estimates, a day's budget."""

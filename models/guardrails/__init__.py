@@ -1,0 +1,1 @@
+"""What is done about texts that may be an attack: asked alone, moderated."""

@@ -1,0 +1,1 @@
+"""What batching does to answers, measured on the way."""

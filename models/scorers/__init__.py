@@ -1,0 +1,1 @@
+"""Scorers that ask no endpoint, and a model of one's own machine."""
