@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from hashlib import sha256
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 import openai
 import orjson
 
+from agents.engine.inference import Inference
+from agents.engine.model_watch import ModelWatch
+from agents.settings import AgentSettings, ModelPrice, Settings
 from models.chat.chat import ChatScorer
 from models.chat.line import Line
-from models.contract import Ask, Question, ignore
+from models.contract import Ask, Question, Scorer
+from models.gates.admission import Limits
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
 from schemas.audit import Call
 from tests.bench.contenders.meter import configuration, report, tune_collector
 from tests.bench.inference.loop import Turn, run
 from tests.bench.inference.work import FORMAT, PROMPT, Answers, Judged, Loan, messages
+from tests.bench.shared import lean_agent
+from topics.chain import value_digest
 
 MODEL = "bench"
+RPM, TPM = 1_000_000, 1_000_000_000
+"""What Headrace is told: more than these machines can ask, so that the gates count and nobody waits for them."""
 
 
 def client(base_url: str) -> openai.AsyncOpenAI:
@@ -66,14 +77,32 @@ def parse(base_url: str) -> Turn:
     return turn
 
 
-def headrace(base_url: str, *, audit: bool) -> Turn:
-    """The transport: one prompt, gates, alignment, validation. With `audit` each Call is written and hashed as for its topic."""
-    digest = sha256()
+def transport(base_url: str) -> Scorer:
+    """The transport behind breaker and admission: prompt, alignment, validation."""
+    admission = AdmissionGate(Limits(RPM, TPM, concurrency=64, queue=64))
+    line = Line(base_url, None, MODEL, gates=(BreakerGate(base_url), admission), pacer=admission)
+    return ChatScorer(Ask(Judged, PROMPT), line, agent=MODEL)
+
+
+def whole(base_url: str) -> Scorer:
+    """What a worker asks through: the same with a budget, the watch on the model, and each Call written and digested."""
 
     def written(call: Call) -> None:
-        digest.update(call.model_dump_json(by_alias=True).encode())
+        value_digest(call.model_dump_json(by_alias=True).encode())
 
-    scorer = ChatScorer(Ask(Judged, PROMPT), Line(base_url, None, MODEL), agent="bench", on_call=written if audit else ignore)
+    settings = Settings(
+        model_base_url=base_url, model_name=MODEL, model_rpm=RPM, model_tpm=TPM,
+        model_price=ModelPrice(input=Decimal(1), output=Decimal(1)), agents={MODEL: AgentSettings(budget=Decimal(1_000_000))},
+    )  # fmt: skip
+    lean: Any = lean_agent("bench.source", "bench.decisions")
+    agent = replace(lean, scorer=Ask(Judged, PROMPT))
+    inference = Inference(settings, [agent], ModelWatch())
+    inference.budgets[agent.name].take(0, 1, {})
+    return inference.scorer(agent, manifest="bench", on_call=written)
+
+
+def headrace(scorer: Scorer) -> Turn:
+    """Headrace, as far as `scorer` goes."""
 
     async def turn(records: list[Loan], first: int) -> int:
         asked = [Question(f"r{first + place}", record) for place, record in enumerate(records)]
@@ -87,8 +116,8 @@ KINDS: dict[str, Callable[[str], Turn]] = {
     "post": post,
     "create": create,
     "parse": parse,
-    "headrace": lambda base_url: headrace(base_url, audit=False),
-    "headrace-audit": lambda base_url: headrace(base_url, audit=True),
+    "headrace": lambda base_url: headrace(transport(base_url)),
+    "headrace-audit": lambda base_url: headrace(whole(base_url)),
 }
 
 

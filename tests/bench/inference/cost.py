@@ -17,8 +17,8 @@ IN_FLIGHT = 8
 SIZES = (1, 16)
 TITLES = {
     "post": "bare low-level post, reply not read",
-    "headrace": "Headrace, transport: gates, prompt, alignment, validation",
-    "headrace-audit": "Headrace, whole path: the same, each Call written and hashed",
+    "headrace": "Headrace, transport: breaker, admission, prompt, alignment, validation",
+    "headrace-audit": "Headrace, whole path: the same, budget and watch, each Call written and hashed",
     "create": "chat.completions.create(), pydantic",
     "parse": "chat.completions.parse()",
     "instructor": "instructor 1.17",
@@ -30,11 +30,11 @@ async def measure(*, quick: bool, say: Say) -> Json:
     calls, repeats = (200, 1) if quick else (2500, 3)
     python = environment("instructor")
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
-    async with serving() as base_url:
+    async with serving() as served:
         for turn in range(repeats):
             for size in SIZES:
                 for kind in TITLES:
-                    given = {"base_url": base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
+                    given = {"base_url": served.base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
                     theirs = kind == "instructor"
                     module = "tests.bench.inference.instructors" if theirs else CLIENTS
                     async with contender(module, given, python if theirs else None) as process:

@@ -25,11 +25,11 @@ async def measure(*, quick: bool, say: Say) -> Json:
     """Interleaved rounds of calls for each kind and size. CPU in microseconds a call, as spreads; ratios round by round."""
     calls, repeats = (200, 1) if quick else (2500, 3)
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
-    async with serving() as base_url:
+    async with serving() as served:
         for turn in range(repeats):
             for size in SIZES:
                 for kind, title in TITLES.items():
-                    given = {"base_url": base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
+                    given = {"base_url": served.base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
                     async with contender(CLIENTS, given) as process:
                         result = await process.result(timeout=240.0)
                     found[f"{kind} {size}"].append(result["cpu_us"])

@@ -17,9 +17,9 @@ async def measure(*, quick: bool, say: Say) -> Json:
     """Growth of resident memory over so many decisions at 16 a call, in MB for each 100,000, after a tenth as warm-up."""
     decisions = 8_000 if quick else 200_000
     found: Json = {"decisions": decisions}
-    async with serving() as base_url:
+    async with serving() as served:
         for kind in ("headrace-audit", "parse"):
-            given = {"base_url": base_url, "kind": kind, "size": 16, "calls": decisions // 16, "in_flight": IN_FLIGHT}
+            given = {"base_url": served.base_url, "kind": kind, "size": 16, "calls": decisions // 16, "in_flight": IN_FLIGHT}
             async with contender(CLIENTS, given) as process:
                 result = await process.result(timeout=600.0)
             grown = (result["rss_last"] - result["rss_first"]) / 1e6

@@ -39,13 +39,13 @@ async def run(
                 said = await process.stdout.readline()
                 if said.strip() != b"ready":
                     raise RuntimeError(f"{module}: {said.decode()!r}")
-                async with serving(**server) as base_url:
+                async with serving(**server) as served:
                     starting.release()
                     held = False
-                    process.stdin.write(json.dumps(base_url).encode() + b"\n")
+                    process.stdin.write(json.dumps({"base_url": served.base_url, "started": served.started}).encode() + b"\n")
                     await process.stdin.drain()
                     out = (await process.stdout.read()).decode().strip().splitlines()
-                    meter = await read_meter(base_url)
+                    meter = await read_meter(served.base_url)
             if await process.wait() or not out:
                 raise RuntimeError(f"{module} ended with status {process.returncode}")
             return json.loads(out[-1]), meter

@@ -29,7 +29,7 @@ async def run(base_url: str, given: dict[str, Any]) -> Tally:
     coming = Coming(wake.set)
     scorer.on_room(wake.set)
     asked: set[asyncio.Future[Any]] = set()
-    (until, over), number = window(loop.time(), given), 0
+    (until, over), number = window(given), 0
 
     async def ask(record: Loan, name: str, arrived: Callable[[], None]) -> None:
         on_arrival(arrived)

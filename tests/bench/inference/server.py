@@ -1,4 +1,4 @@
-"""The sandbox in a process of its own: `async with serving(...) as base_url`.
+"""The sandbox in a process of its own: `async with serving(...) as served`.
 
 Its configuration is that of SandboxConfig, but `changes` and `outages` as `headrace sandbox` takes them.
 """
@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from models.sandbox.schedule import parse_changes, parse_outages
@@ -17,9 +19,17 @@ from models.sandbox.server import Sandbox, SandboxConfig
 from tests.bench.processes import ROOT
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A sandbox that answers. `started` is when its account's time began, by `time.monotonic()`, which all processes share."""
+
+    base_url: str
+    started: float
+
+
 @contextlib.asynccontextmanager
-async def serving(**config: Any) -> AsyncIterator[str]:
-    """The base URL of a sandbox with this configuration, for as long as the context lasts."""
+async def serving(**config: Any) -> AsyncIterator[Served]:
+    """A sandbox with this configuration, for as long as the context lasts."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.inference.server", json.dumps(config), stdout=asyncio.subprocess.PIPE,
         stdin=asyncio.subprocess.PIPE, cwd=ROOT,
@@ -28,7 +38,7 @@ async def serving(**config: Any) -> AsyncIterator[str]:
     assert process.stdin is not None
     try:
         line = await asyncio.wait_for(process.stdout.readline(), 60)
-        yield line.decode().strip()
+        yield Served(**json.loads(line))
     finally:
         process.stdin.close()
         try:
@@ -43,8 +53,9 @@ async def main() -> None:
     given = json.loads(sys.argv[1])
     given["changes"] = parse_changes(given.get("changes", ""))
     given["outages"] = parse_outages(given.get("outages", ""))
+    started = time.monotonic()
     async with Sandbox(SandboxConfig(**given)) as sandbox:
-        sys.stdout.write(sandbox.base_url + "\n")
+        sys.stdout.write(json.dumps({"base_url": sandbox.base_url, "started": started}) + "\n")
         sys.stdout.flush()
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
