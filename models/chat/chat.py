@@ -158,7 +158,8 @@ class ChatScorer(Generic[A]):
         repeated, provisional = set[int](), set[int]()
         groups = [Group(first)]
         while groups:
-            rounds = await asyncio.gather(*(self._ask([questions[i] for i in group.places], deadline) for group in groups))
+            asking = [self._ask([questions[i] for i in group.places], deadline) for group in groups]
+            rounds = await asyncio.gather(*asking) if len(asking) > 1 else [await asking[0]]
             sound = {group.family for group, found in zip(groups, rounds, strict=True) if found.answered}
             later: list[Group] = []
             for group, found in zip(groups, rounds, strict=True):
@@ -305,7 +306,7 @@ class ChatScorer(Generic[A]):
             draft.status, draft.error = _call_status(error), str(error)
             raise
         finally:
-            if draft.sent_ms is not None:
+            if draft.sent_ms is not None and self._on_call is not ignore:
                 parameters = {**self._prompt.parameters(dialect), dialect.limit: request.reserved}
                 self._on_call(
                     draft.call(

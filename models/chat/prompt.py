@@ -98,6 +98,7 @@ class PromptBuilder(Generic[A]):
         self._model = model
         self._schema = strict_schema(ask.answer)
         self._frames: dict[tuple[Dialect, bool], tuple[bytes, bytes]] = {}
+        self._samplings: dict[Dialect, dict[str, Any]] = {}
 
     def parameters(self, dialect: Dialect) -> dict[str, Any]:
         """What is asked for besides model, messages and the token limit; part of each Call."""
@@ -108,8 +109,12 @@ class PromptBuilder(Generic[A]):
         return self._sampling(dialect).keys()
 
     def _sampling(self, dialect: Dialect) -> dict[str, Any]:
-        given = self._ask.parameters if dialect.thinking else self._ask.parameters | {THINKING: False}
-        return {name: value for name, value in given.items() if name not in dialect.without}
+        sampling = self._samplings.get(dialect)
+        if sampling is None:
+            given = self._ask.parameters if dialect.thinking else self._ask.parameters | {THINKING: False}
+            sampling = {name: value for name, value in given.items() if name not in dialect.without}
+            self._samplings[dialect] = sampling
+        return sampling
 
     def build(self, questions: Sequence[Question], dialect: Dialect) -> Request:
         """The request about `questions`, in their order. Raises Unwritable."""
