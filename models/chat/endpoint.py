@@ -24,9 +24,14 @@ from schemas.errors import ConfigError, ModelError, ModelProtocolError
 
 _PATH = "/chat/completions"
 _CONNECT_SECONDS = 10.0
-_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_TELLING = (
+    "Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async", "Retry-Count", "Read-Timeout",
+)  # fmt: skip
+_HEADERS: dict[str, str | openai.Omit] = {"Content-Type": "application/json", "Accept-Encoding": "identity"} | {
+    f"X-Stainless-{name}": openai.Omit() for name in _TELLING
+}
+"""What the SDK would tell of this machine is left out: it is nobody's business, and each header costs CPU five times over."""
 _FIRST = "headrace_first_ms"
-
 
 _LARGEST = 8 * 1024 * 1024
 _ANY_REPLY, _BYTES_PER_TOKEN = 256 * 1024, 64

@@ -116,3 +116,21 @@ async def test_cookies_are_not_kept() -> None:
             await scorer.score(questions(1), soon(5))
         await scorer.close()
     assert seen == [None] * 3
+
+
+async def test_the_endpoint_is_not_told_about_this_machine() -> None:
+    """Neither system nor Python version nor the SDK's own telemetry goes out: only what a request needs."""
+    seen: list[set[str]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append({name.lower() for name in request.headers})
+        return web.json_response({"data": []})
+
+    async with served(handler) as base_url:
+        endpoint = Endpoint(base_url, "key", connections=1, clock=lambda: 0)
+        await endpoint.post(b"{}")
+        await endpoint.models()
+        await endpoint.close()
+    needed = {"host", "accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "user-agent"}
+    assert len(seen) == 2
+    assert set().union(*seen) <= needed

@@ -26,8 +26,12 @@ TITLES = {
 
 
 async def measure(*, quick: bool, say: Say) -> Json:
-    """Rounds of calls for each contender and size. CPU in microseconds a call, as spreads."""
-    calls, repeats = (200, 1) if quick else (2500, 3)
+    """Rounds of calls for each contender and size. CPU in microseconds a call, as spreads.
+
+    Many short rounds: what a core does in a second varies more from minute to minute than within a round, and ratios are of
+    the same round.
+    """
+    calls, repeats = (200, 1) if quick else (1000, 9)
     python = environment("instructor")
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
     async with serving() as served:
