@@ -31,7 +31,7 @@ async def measure(*, quick: bool, say: Say) -> Json:
     Many short rounds: what a core does in a second varies more from minute to minute than within a round, and ratios are of
     the same round.
     """
-    calls, repeats = (200, 1) if quick else (1000, 9)
+    calls, repeats = (200, 1) if quick else (800, 7)
     python = environment("instructor")
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
     async with serving() as served:

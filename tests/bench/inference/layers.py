@@ -23,7 +23,7 @@ TITLES = {
 
 async def measure(*, quick: bool, say: Say) -> Json:
     """Interleaved rounds of calls for each kind and size. CPU in microseconds a call, as spreads; ratios round by round."""
-    calls, repeats = (200, 1) if quick else (2500, 3)
+    calls, repeats = (200, 1) if quick else (800, 7)
     found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
     async with serving() as served:
         for turn in range(repeats):
