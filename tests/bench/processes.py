@@ -50,6 +50,21 @@ class Contender:
         if not self.ended:
             self._process.kill()
 
+    async def told(self, timeout: float, line: str = "") -> dict[str, Any]:
+        """Its next line, after it was given `line` if that is not empty. Raises RuntimeError as `result` does."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line:
+            self._process.stdin.write(line.encode() + b"\n")
+        try:
+            said = await asyncio.wait_for(self._process.stdout.readline(), timeout)
+        except TimeoutError:
+            said = b""
+        if not said:
+            raise RuntimeError(f"{self.name}: said nothing within {timeout:.0f} s\n{self.said()}")
+        found: dict[str, Any] = json.loads(said)
+        return found
+
     async def result(self, timeout: float) -> dict[str, Any]:
         """Its last line. Raises RuntimeError with what it said when it failed or took too long."""
         try:
@@ -77,7 +92,8 @@ async def contender(module: str, given: dict[str, Any], python: Path | None = No
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             str(python or sys.executable), "-W", "ignore", "-m", name, json.dumps(given),
-            stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         started = Contender(module, process, log)
         try:

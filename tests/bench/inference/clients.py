@@ -23,7 +23,7 @@ from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
 from schemas.audit import Call
 from tests.bench.contenders.meter import configuration, report, tune_collector
-from tests.bench.inference.loop import Turn, run
+from tests.bench.inference.loop import Turn, run, slices
 from tests.bench.inference.work import FORMAT, PROMPT, Answers, Judged, Loan, messages
 from tests.bench.shared import lean_agent
 from topics.chain import value_digest
@@ -122,10 +122,18 @@ KINDS: dict[str, Callable[[str], Turn]] = {
 
 
 def main() -> None:
-    """The result is one JSON line."""
+    """The result is one JSON line, or one for each slice."""
     given = configuration()
     tune_collector()
-    report(asyncio.run(run(KINDS[given["kind"]](given["base_url"]), given)))
+    asyncio.run(_main(given))
+
+
+async def _main(given: dict[str, Any]) -> None:
+    turn = KINDS[given["kind"]](given["base_url"])
+    if given.get("slices"):
+        await slices(turn, given)
+    else:
+        report(await run(turn, given))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from rich.table import Table
 
@@ -26,25 +28,17 @@ TITLES = {
 
 
 async def measure(*, quick: bool, say: Say) -> Json:
-    """Rounds of calls for each contender and size. CPU in microseconds a call, as spreads.
-
-    Many short rounds: what a core does in a second varies more from minute to minute than within a round, and ratios are of
-    the same round.
-    """
-    calls, repeats = (200, 1) if quick else (800, 7)
-    python = environment("instructor")
-    found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
+    """CPU in microseconds a call, as spreads over rounds, and ratios round by round."""
+    calls, rounds = (50, 2) if quick else (100, 40)
+    theirs = ("tests.bench.inference.instructors", environment("instructor"))
+    clients = {kind: theirs if kind == "instructor" else (CLIENTS, None) for kind in TITLES}
+    found: dict[str, list[float]] = {}
     async with serving() as served:
-        for turn in range(repeats):
-            for size in SIZES:
-                for kind in TITLES:
-                    given = {"base_url": served.base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
-                    theirs = kind == "instructor"
-                    module = "tests.bench.inference.instructors" if theirs else CLIENTS
-                    async with contender(module, given, python if theirs else None) as process:
-                        result = await process.result(timeout=240.0)
-                    found[f"{kind} {size}"].append(result["cpu_us"])
-                    say(f"{turn + 1}/{repeats} {size} a call, {TITLES[kind]}: {result['cpu_us']:.0f} us a call")
+        for size in SIZES:
+            costs = await in_turns(clients, {"base_url": served.base_url, "size": size}, calls=calls, rounds=rounds)
+            for kind, each in costs.items():
+                found[f"{kind} {size}"] = each
+                say(f"{size} a call, {TITLES[kind]}: {spread(each)['median']:.0f} us a call")
     pairs = {
         "transport / bare post, 1 a call": ("headrace 1", "post 1", 1),
         "whole path / bare post, 1 a call": ("headrace-audit 1", "post 1", 1),
@@ -57,12 +51,34 @@ async def measure(*, quick: bool, say: Say) -> Json:
     ratios = {
         name: spread([a / b / per for a, b in zip(found[x], found[y], strict=True)]) for name, (x, y, per) in pairs.items()
     }
-    return {"calls": calls, "repeats": repeats, "cpu_us": {name: spread(each) for name, each in found.items()}, "ratios": ratios}
+    return {"calls": calls, "rounds": rounds, "cpu_us": {name: spread(each) for name, each in found.items()}, "ratios": ratios}
+
+
+async def in_turns(
+    clients: Mapping[str, tuple[str, Path | None]], given: Json, *, calls: int, rounds: int
+) -> dict[str, list[float]]:
+    """CPU of a call, for each kind and round. `clients` are module and Python by kind.
+
+    All are there at once, and one at a time makes its `calls`, in turns: what a core does changes from second to second, and
+    in a round of tenths of a second each they all have the same core.
+    """
+    costs: dict[str, list[float]] = {kind: [] for kind in clients}
+    async with AsyncExitStack() as stack:
+        running = {}
+        for kind, (module, python) in clients.items():
+            told = {**given, "kind": kind, "slices": True, "calls": calls, "in_flight": IN_FLIGHT}
+            running[kind] = await stack.enter_async_context(contender(module, told, python))
+        for process in running.values():
+            await process.told(120.0)
+        for _ in range(rounds):
+            for kind, process in running.items():
+                costs[kind].append((await process.told(60.0, "go"))["cpu_us"])
+    return costs
 
 
 def tables(found: Json) -> Sequence[Table]:
     """CPU, and its ratios."""
-    title = f"CPU of the client, us a call: {found['calls']} calls, {found['repeats']} interleaved rounds"
+    title = f"CPU of the client, us a call: {found['rounds']} rounds of {found['calls']} calls, one contender after the other"
     costs = columns(title, "contender", "1 a call: min", "median", "max", "16 a call: min", "median", "max")
     for kind, name in TITLES.items():
         cells = [found["cpu_us"][f"{kind} {size}"][k] for size in SIZES for k in ("min", "median", "max")]

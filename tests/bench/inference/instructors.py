@@ -8,8 +8,8 @@ from typing import Any
 import instructor
 import openai
 
-from tests.bench.contenders.meter import configuration, report, tune_collector
-from tests.bench.inference.loop import Turn, run
+from tests.bench.contenders.meter import configuration, tune_collector
+from tests.bench.inference.loop import Turn, slices
 from tests.bench.inference.work import Answers, Loan, messages
 
 MODEL = "bench"
@@ -27,7 +27,11 @@ def asking(base_url: str) -> Turn:
     return turn
 
 
+async def _main(given: dict[str, Any]) -> None:
+    await slices(asking(given["base_url"]), given)
+
+
 if __name__ == "__main__":
     given = configuration()
     tune_collector()
-    report(asyncio.run(run(asking(given["base_url"]), given)))
+    asyncio.run(_main(given))

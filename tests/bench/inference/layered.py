@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from models.cache.cached import Cached
 from models.cache.store import Scope, SqliteStore
@@ -25,9 +25,9 @@ from models.masking.redact import Redact
 from models.masking.scrub import Scrubber
 from schemas.audit import Call
 from schemas.marks import Identifier, Untrusted
-from tests.bench.contenders.meter import configuration, report, tune_collector
+from tests.bench.contenders.meter import configuration, tune_collector
 from tests.bench.inference.clients import MODEL
-from tests.bench.inference.loop import Turn, run
+from tests.bench.inference.loop import Turn, slices
 from tests.bench.inference.work import PROMPT, Judged, Loan
 
 AGAIN = 8
@@ -98,11 +98,15 @@ def asking(kind: str, base_url: str, size: int, folder: Path) -> Turn:
 
 
 def main() -> None:
-    """The result is one JSON line."""
+    """The result is one JSON line for each slice."""
     given = configuration()
     tune_collector()
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as folder:
-        report(asyncio.run(run(asking(given["kind"], given["base_url"], given["size"], Path(folder)), given)))
+        asyncio.run(_main(given, Path(folder)))
+
+
+async def _main(given: dict[str, Any], folder: Path) -> None:
+    await slices(asking(given["kind"], given["base_url"], given["size"], folder), given)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tests.bench.inference.cost import IN_FLIGHT, SIZES
+from tests.bench.inference.cost import SIZES, in_turns
 from tests.bench.inference.part import Say, columns
 from tests.bench.inference.server import serving
-from tests.bench.processes import contender
 from tests.bench.shared import Json, spread
 
 CLIENTS = "tests.bench.inference.layered"
@@ -22,29 +21,27 @@ TITLES = {
 
 
 async def measure(*, quick: bool, say: Say) -> Json:
-    """Interleaved rounds of calls for each kind and size. CPU in microseconds a call, as spreads; ratios round by round."""
-    calls, repeats = (200, 1) if quick else (800, 7)
-    found: dict[str, list[float]] = {f"{kind} {size}": [] for size in SIZES for kind in TITLES}
+    """CPU in microseconds a call, as spreads over rounds, and ratios round by round."""
+    calls, rounds = (50, 2) if quick else (100, 40)
+    found: dict[str, list[float]] = {}
     async with serving() as served:
-        for turn in range(repeats):
-            for size in SIZES:
-                for kind, title in TITLES.items():
-                    given = {"base_url": served.base_url, "kind": kind, "size": size, "calls": calls, "in_flight": IN_FLIGHT}
-                    async with contender(CLIENTS, given) as process:
-                        result = await process.result(timeout=240.0)
-                    found[f"{kind} {size}"].append(result["cpu_us"])
-                    say(f"{turn + 1}/{repeats} {size} a call, {title}: {result['cpu_us']:.0f} us a call")
+        for size in SIZES:
+            clients = dict.fromkeys(TITLES, (CLIENTS, None))
+            costs = await in_turns(clients, {"base_url": served.base_url, "size": size}, calls=calls, rounds=rounds)
+            for kind, each in costs.items():
+                found[f"{kind} {size}"] = each
+                say(f"{size} a call, {TITLES[kind]}: {spread(each)['median']:.0f} us a call")
     ratios = {
         f"{kind} {size}": spread([a / b for a, b in zip(found[f"{kind} {size}"], found[f"whole {size}"], strict=True)])
         for size in SIZES
         for kind in TITLES
     }
-    return {"calls": calls, "repeats": repeats, "cpu_us": {name: spread(each) for name, each in found.items()}, "ratios": ratios}
+    return {"calls": calls, "rounds": rounds, "cpu_us": {name: spread(each) for name, each in found.items()}, "ratios": ratios}
 
 
 def tables(found: Json) -> Sequence[Table]:
     """One."""
-    title = f"CPU of the client with one more layer, us a call: {found['calls']} calls, {found['repeats']} interleaved rounds"
+    title = f"CPU of the client with one more layer, us a call: {found['rounds']} rounds of {found['calls']} calls"
     heads = [f"{size} a call: {name}" for size in SIZES for name in ("median", "ratio")]
     table = columns(title, "layer", *heads)
     for kind, name in TITLES.items():

@@ -1,14 +1,16 @@
-"""The loop that drives every contender, whatever asks: so many calls, so many at a time, measured after a warm-up."""
+"""The loops that drive every contender, whatever asks: so many calls, so many at a time, measured after a warm-up."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.contenders.meter import Meter
+from tests.bench.contenders.meter import Meter, report
 from tests.bench.inference.work import Loan, loans
 
 Turn = Callable[[list[Loan], int], Awaitable[int]]
@@ -40,6 +42,40 @@ async def run(turn: Turn, given: dict[str, Any]) -> dict[str, Any]:
     await asyncio.gather(*(one() for _ in range(given["in_flight"])))
     assert answered == calls * size, f"{answered} of {calls * size} records were answered"
     return meter.result(calls - calls // 10, rss_first=resident[0], rss_last=rss())
+
+
+async def slices(turn: Turn, given: dict[str, Any]) -> None:
+    """Say {} when warm; then for each line of standard input make `calls` calls and say what CPU each took, until it ends.
+
+    While a contender waits for its next slice it does nothing, so that of several only one runs at a time. Raises
+    AssertionError as `run` does.
+    """
+    size, calls = given["size"], given["calls"]
+    records, number = loans(size * 64), 0
+
+    async def some() -> None:
+        nonlocal number
+        until = number + calls
+
+        async def one() -> int:
+            nonlocal number
+            answered = 0
+            while number < until:
+                first, number = number * size, number + 1
+                start = first % (size * 63)
+                answered += await turn(records[start : start + size], first)
+            return answered
+
+        answered = sum(await asyncio.gather(*(one() for _ in range(given["in_flight"]))))
+        assert answered == calls * size, f"{answered} of {calls * size} records were answered"
+
+    for _ in range(2):
+        await some()
+    report({})
+    while sys.stdin.readline():
+        begun = time.process_time()
+        await some()
+        report({"cpu_us": 1e6 * (time.process_time() - begun) / calls})
 
 
 def rss() -> int:
