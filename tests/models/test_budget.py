@@ -310,3 +310,29 @@ async def test_an_agent_without_a_budget_is_not_held() -> None:
         scorer = chat(server.base_url, gates=gates, price=PRICE)
         assert statuses(await scorer.score(about(0, 1), soon(20))) == ["answered"] * 2
         await scorer.close()
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 10**7), st.booleans())
+def test_partitions_added_in_a_day_bring_no_more_than_their_own_parts(before: int, added: int, limit: int, kept: bool) -> None:
+    """What a day may cost then is bounded: the limit, and the new partitions' parts by the new count. The next day is whole."""
+    budget, after = Budget(limit), before + added
+
+    def spend(day: str) -> int:
+        whole = 0
+        for partition in range(after):
+            left = budget.left(partition, day)
+            hold = budget.reserve({partition: 1}, left, day)
+            if hold is not None:
+                budget.settle(hold, left)
+                whole += left
+        return whole
+
+    for partition in range(before):
+        budget.take(partition, before, {})
+    spent = spend(DAY)
+    for partition in range(before if kept else 0, after):
+        budget.take(partition, after, budget.spent(partition))
+    assert spent + spend(DAY) <= limit + added * (limit // after)
+    for partition in range(after):
+        budget.take(partition, after, {})
+    assert spend(NEXT) <= limit
