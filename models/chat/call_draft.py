@@ -11,7 +11,7 @@ from typing import Any
 from models.budget.charge import charged
 from models.budget.prices import Price
 from models.chat.align import Aligned
-from models.chat.completion import Completion
+from models.chat.completion import Completion, credible
 from models.chat.prompt import Request
 from models.contract import Question
 from models.gates.gate import Asking, Ended
@@ -72,7 +72,7 @@ class CallDraft:
         ended: Ended,
         price: Price | None,
     ) -> Call:
-        """The audit record. `questions` are in the order in which they were asked."""
+        """The audit record. `questions` are in the order in which they were asked. Counts that can not be are not kept."""
         completion = self.completion
         return Call(
             call_id=self.call_id,
@@ -93,7 +93,7 @@ class CallDraft:
             error=self.error,
             finish_reason=completion.finish_reason if completion else None,
             tokens_reserved=request.reserved,
-            tokens=completion.tokens if completion else Tokens(),
+            tokens=(credible(completion.tokens, len(request.body)) if completion else None) or Tokens(),
             cost_micro=price.cost(charged(ended, asking)) if price else None,
             currency=price.currency if price else None,
             price_table=price.table if price else None,
