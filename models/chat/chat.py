@@ -31,7 +31,7 @@ from pydantic import BaseModel
 
 from models.chat.align import Aligned, align
 from models.chat.call_draft import CallDraft
-from models.chat.completion import Completion, credible, read_completion
+from models.chat.completion import Completion, billed, credible, read_completion
 from models.chat.dialect import Dialect, adapt
 from models.chat.ending import ending
 from models.chat.endpoint import most_bytes, refusal_of
@@ -293,7 +293,8 @@ class ChatScorer(Generic[A]):
                         passage.ended = Ended("cancelled", None, loop.time() - sent_at)
                     raise
                 counted = credible(completion.tokens, len(request.body))
-                passage.ended = Ended("served", counted, loop.time() - sent_at, None, reply.headers, 200)
+                used = billed(completion, counted, request.reserved)
+                passage.ended = Ended("served", used, loop.time() - sent_at, None, reply.headers, 200)
             if counted is not None and not request.image_bytes:
                 line.tokens.learn(request.text_bytes, counted.input)
             aligned = align(completion.content, request.ids, self._answer)

@@ -80,15 +80,25 @@ def credible(tokens: Tokens, size: int) -> Tokens | None:
     return None
 
 
+def billed(completion: Completion, tokens: Tokens | None, reserved: int) -> Tokens | None:
+    """What counts of credible `tokens`: with all the output that was `reserved` where the model wrote and nobody counted it."""
+    wrote = bool(completion.content) or completion.cut
+    return tokens.model_copy(update={"output": reserved}) if tokens is not None and wrote and not tokens.output else tokens
+
+
 def read_usage(usage: Any) -> Tokens:
-    """Tokens by class; what is absent or no count is 0, so a missing usage is visible as no tokens, never as a guess."""
+    """Tokens by class; what is absent or no count is 0, so a missing usage is visible as no tokens, never as a guess.
+
+    Output that is not counted by itself is what the total has above the input.
+    """
     if not isinstance(usage, dict):
         return Tokens()
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    given = _count(usage, "prompt_tokens")
     return Tokens(
-        input=_count(usage, "prompt_tokens"),
+        input=given,
         cached_input=_count(prompt, "cached_tokens"),
-        output=_count(usage, "completion_tokens"),
+        output=_count(usage, "completion_tokens") or (max(0, _count(usage, "total_tokens") - given) if given else 0),
         reasoning=_count(completion, "reasoning_tokens"),
     )
 

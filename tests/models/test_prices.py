@@ -5,7 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +18,7 @@ from models.gates.gate import Asking, End, Ended
 from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call, Tokens
 from schemas.errors import ConfigError
-from tests.support.scoring import chat, questions, soon, statuses
+from tests.support.scoring import ASK, chat, questions, soon, statuses
 
 PRICE = configured(Decimal("0.25"), Decimal("0.025"), Decimal(2), "USD")
 
@@ -122,6 +125,41 @@ async def test_each_call_says_what_it_cost(fault: str, share: str) -> None:
         assert call.cost_micro > PRICE.cost(Tokens(output=call.tokens_reserved))
     else:
         assert call.cost_micro == 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "kept", "charged_for"),
+    [
+        ({"prompt_tokens": 50, "total_tokens": 950}, Tokens(input=50, output=900), Tokens(input=50, output=900)),
+        ({"prompt_tokens": 50, "completion_tokens": 7, "total_tokens": 950}, *[Tokens(input=50, output=7)] * 2),
+        ({"prompt_tokens": 50}, Tokens(input=50), Tokens(input=50, output=ASK.reserved(1))),
+        ({"prompt_tokens": 50, "completion_tokens": 10**12}, Tokens(), None),
+        ({"prompt_tokens": 10**9, "completion_tokens": 1}, Tokens(), None),
+    ],
+)
+async def test_output_is_charged_where_it_is_not_counted_and_the_absurd_is_not_kept(
+    usage: dict[str, int], kept: Tokens, charged_for: Tokens | None
+) -> None:
+    """From the total where there is one, else all that was reserved for it; an absurd count is in no Call, and all is charged."""
+
+    async def answer(request: web.Request) -> web.Response:
+        (record,) = orjson.loads((await request.json())["messages"][1]["content"])["records"]
+        content = orjson.dumps({"answers": [{"id": record["id"], "risk": 1, "grade": "good"}]}).decode()
+        return web.json_response({"choices": [{"message": {"content": content}, "finish_reason": "stop"}], "usage": usage})
+
+    app, calls, options = web.Application(), list[Call](), dict[str, Any](price=PRICE)
+    app.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(app) as running:
+        scorer = chat(str(running.make_url("/v1")), calls, **options)
+        assert statuses(await scorer.score(questions(1), soon(30))) == ["answered"]
+        await scorer.close()
+    (call,) = calls
+    assert call.tokens == kept
+    assert call.cost_micro is not None
+    if charged_for is not None:
+        assert call.cost_micro == PRICE.cost(charged_for)
+    else:
+        assert PRICE.cost(Tokens(output=ASK.reserved(1))) < call.cost_micro < 10_000
 
 
 async def test_without_a_price_a_call_has_no_cost_rather_than_none_to_pay() -> None:
