@@ -351,7 +351,7 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
         found[agent.name] = Budget(micro(str(given.budget), where), given.budget_soft)
         for model in models:
             if model.price is None:
-                raise ConfigError(f"reading {where}: the price of {model.where} is not known; set HEADRACE_MODEL_PRICE")
+                raise ConfigError(f"reading {where}: the price of {model.where} is {model.unpriced}; set HEADRACE_MODEL_PRICE")
         if len({model.price.currency for model in models if model.price}) > 1:
             raise ConfigError(f"reading {where}: the models' prices are in several currencies; give all of them in one")
     return found

@@ -9,7 +9,7 @@ from agents.engine.spending import utc_day
 from agents.settings import FurtherModel, Settings
 from models.budget.budget import Budget
 from models.budget.budget_gate import BudgetGate
-from models.budget.prices import Price, configured, listed
+from models.budget.prices import Price, configured, listed, uncounted
 from models.chat.endpoint import without_credentials
 from models.chat.line import Line
 from models.gates.admission import Limits
@@ -49,6 +49,12 @@ class Model:
     def where(self) -> str:
         """Model and endpoint."""
         return f"{self.name} at {self.endpoint}"
+
+    @property
+    def unpriced(self) -> str:
+        """Why it has no price, for a person."""
+        parts = uncounted(self.name, self.base_url)
+        return f"not known by tokens alone: it has {', '.join(parts)} too" if parts else "not known"
 
 
 class Opened:

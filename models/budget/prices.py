@@ -21,6 +21,13 @@ from schemas.values import value
 MICRO = 1_000_000
 MTOK = 1_000_000
 """Prices are told for a million tokens."""
+_COUNTED = frozenset({"input_mtok", "cache_read_mtok", "output_mtok"})
+_NOT_USED = frozenset({
+    "cache_write_mtok", "cache_write_1h_mtok", "web_searches_kcount", "storage_searches_kcount", "cache_image_read_mtok",
+    "input_audio_mtok", "input_audio_hours", "audio_hours", "output_audio_mtok", "cache_audio_read_mtok", "input_video_mtok",
+    "output_video_mtok", "output_image_mtok", "input_document_kpages", "input_annotated_document_kpages",
+})  # fmt: skip
+"""Parts for what our requests do not ask for; what writes to a prompt cache cost is told in docs/decisions/budget.md."""
 
 
 @value
@@ -49,18 +56,36 @@ def configured(given: Decimal, cached: Decimal | None, output: Decimal, currency
 
 
 def listed(model: str, base_url: str, at: datetime | None = None) -> Price | None:
-    """What the table says of a model at this address; None where it knows neither. Prices in tiers count at their first."""
+    """What the table says of a model at this address; None where it knows neither. Prices in tiers count at their first.
+
+    None as well where the price has a part that is not counted here: a Price without it would be too low.
+    """
     try:
         provider, found = get_snapshot().find_provider_model(model, None, None, base_url)
     except LookupError:
         return None
     prices = found.get_prices(at or datetime.now(UTC))
     given, output = _first(prices, "input_mtok"), _first(prices, "output_mtok")
-    if given is None or output is None:
+    if given is None or output is None or _uncounted(prices):
         return None
     cached = _first(prices, "cache_read_mtok")
     table = f"genai-prices {version('genai-prices')}: {provider.id}/{found.id}"
     return Price(_micro(given), _micro(given if cached is None else cached), _micro(output), "USD", table)
+
+
+def uncounted(model: str, base_url: str, at: datetime | None = None) -> list[str]:
+    """The parts for which `listed` has no Price of a model that the table knows, as the table calls them."""
+    try:
+        _, found = get_snapshot().find_provider_model(model, None, None, base_url)
+    except LookupError:
+        return []
+    return _uncounted(found.get_prices(at or datetime.now(UTC)))
+
+
+def _uncounted(prices: Any) -> list[str]:
+    parts = {name for name, price in vars(prices).items() if price} - _COUNTED - _NOT_USED
+    usual = {"input_image_mtok": "input_mtok", "output_reasoning_mtok": "output_mtok"}
+    return sorted(part for part in parts if part not in usual or (_first(prices, part) or 0) > (_first(prices, usual[part]) or 0))
 
 
 def _first(prices: Any, name: str) -> Decimal | None:

@@ -12,13 +12,17 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.engine.inference import Inference
+from agents.engine.model_watch import ModelWatch
+from agents.settings import Settings
 from models.budget.charge import charged
-from models.budget.prices import Price, configured, listed, micro
+from models.budget.prices import Price, configured, listed, micro, uncounted
 from models.gates.gate import Asking, End, Ended
 from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call, Tokens
 from schemas.errors import ConfigError
 from tests.support.scoring import ASK, chat, questions, soon, statuses
+from tests.support.simple_agent import simple_agent
 
 PRICE = configured(Decimal("0.25"), Decimal("0.025"), Decimal(2), "USD")
 
@@ -61,6 +65,18 @@ def test_the_table_knows_a_provider_by_its_address_and_nobody_else() -> None:
     assert found.table.endswith(": openai/gpt-5-mini")
     assert listed("gpt-5-mini", "http://127.0.0.1:8080/v1") is None
     assert listed("no-such-model", "https://api.openai.com/v1") is None
+
+
+def test_a_price_with_parts_that_are_not_counted_is_none() -> None:
+    """A fee for each request is named, so that the worker asks for a configured price; what is not asked for is none."""
+    assert listed("sonar", "https://api.perplexity.ai") is None
+    assert uncounted("sonar", "https://api.perplexity.ai") == ["requests_kcount"]
+    assert listed("claude-3-opus-latest", "https://api.anthropic.com/v1") is not None
+    assert uncounted("gpt-5-mini", "https://api.openai.com/v1") == uncounted("no-such-model", "http://127.0.0.1") == []
+    agent = simple_agent(ASK, name="a")
+    settings = Settings(model_base_url="https://api.perplexity.ai", model_name="sonar", agents={"a": {"budget": 1}})
+    with pytest.raises(ConfigError, match="requests_kcount too; set HEADRACE_MODEL_PRICE"):
+        Inference(settings, [agent], ModelWatch())
 
 
 @pytest.mark.parametrize("amount", ["", "x", "0", "-1", "NaN", "Infinity", "1e99"])
