@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
 
 from agents.engine.spending import utc_day
 from agents.settings import FurtherModel, Settings
@@ -18,6 +19,7 @@ from models.gates.breaker_gate import BreakerGate
 from schemas.errors import ConfigError
 
 Identity = tuple[str, str, str | None]
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Model:
 
     @property
     def identity(self) -> Identity:
-        """What makes it the same account: address, name and key."""
-        return self.base_url, self.name, self.api_key
+        """What makes it the same account: address, however it is written, name and key."""
+        return _address(self.base_url), self.name, self.api_key
 
     @property
     def where(self) -> str:
@@ -73,7 +75,11 @@ class Opened:
 
 
 def models_of(settings: Settings) -> tuple[Model, ...]:
-    """The configured model and those to fall over to. Raises ConfigError where there are further ones and no first."""
+    """The configured model and those to fall over to.
+
+    Raises ConfigError where there are further ones and no first, and where one account, that of the cheap model included, is
+    configured twice with other limits or prices: it has one line, and so one of each.
+    """
     if settings.model_base_url is None:
         for name, given in (("FALLBACKS", settings.model_fallbacks), ("CHEAP", settings.model_cheap)):
             if given:
@@ -83,12 +89,46 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
         base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
         tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price,
     )  # fmt: skip
-    return _model(first), *(_model(further, "HEADRACE_MODEL_FALLBACKS") for further in settings.model_fallbacks)
+    models = (_model(first), *(_model(further, "HEADRACE_MODEL_FALLBACKS") for further in settings.model_fallbacks))
+    cheap = cheap_of(settings)
+    _check_alike(models if cheap is None else (*models, cheap))
+    return models
 
 
 def cheap_of(settings: Settings) -> Model | None:
     """The cheaper model that cascades ask first, where there is one."""
     return None if settings.model_cheap is None else _model(settings.model_cheap, "HEADRACE_MODEL_CHEAP")
+
+
+def _check_alike(models: Sequence[Model]) -> None:
+    known: dict[Identity, Model] = {}
+    for model in models:
+        before = known.setdefault(model.identity, model)
+        told, then = _terms(model), _terms(before)
+        if told != then:
+            differing = ", ".join(f"{name} ({then[name]} and {told[name]})" for name in told if told[name] != then[name])
+            raise ConfigError(
+                f"reading {model.setting}: {model.where} is the same account as that of {before.setting or 'HEADRACE_MODEL_*'}, "
+                f"with another {differing}; give both the same, or name another model or key"
+            )
+
+
+def _terms(model: Model) -> dict[str, object]:
+    price = model.price
+    told = None if price is None else f"{price.input}/{price.cached_input}/{price.output} millionths of {price.currency}"
+    return {"rpm": model.limits.rpm, "tpm": model.limits.tpm, "concurrency": model.connections, "price": told}
+
+
+def _address(base_url: str) -> str:
+    """One text for all ways to write an address: case of scheme and host, the port that is the usual one, slashes at the end."""
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+    except ValueError:
+        return base_url  # refused when its line is opened
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    place = host if port in (None, _PORTS.get(parts.scheme)) else f"{host}:{port}"
+    return urlunsplit((parts.scheme, place, parts.path.rstrip("/"), parts.query, parts.fragment))
 
 
 def _model(further: FurtherModel, setting: str | None = None) -> Model:

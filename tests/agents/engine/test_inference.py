@@ -99,6 +99,39 @@ def test_agents_without_a_weight_share_what_is_left() -> None:
             weights(agents, Settings(agents=wrong))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "lines"),
+    [
+        ("http://h/v1", "http://h/v1/", 1), ("http://h/v1", "HTTP://H:80/v1", 1), ("https://h:443/v1", "https://h/v1", 1),
+        ("http://[::1]:80", "http://[::1]/", 1), ("http://h/v1", "http://h:443/v1", 2), ("http://h/v1", "http://h/V1", 2),
+    ],
+)  # fmt: skip
+async def test_an_address_is_one_account_however_it_is_written(first: str, second: str, lines: int) -> None:
+    """Slashes at the end, the case of the host and the usual port make no second line; paths and other ports do."""
+    settings = Settings(
+        model_base_url=first, model_name="m", model_rpm=600, model_fallbacks=({"base_url": second, "name": "m", "rpm": 600},)
+    )
+    inference = Inference(settings, [agent := simple_agent(ASKING, name="asking")], ModelWatch())
+    scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+    assert len(inference.opened) == lines
+    await scorer.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rpm": 60}, r"rpm \(600 and 60\)"), ({"rpm": 600, "tpm": 5}, r"tpm \(None and 5\)"),
+        ({"rpm": 600, "price": {"input": "9", "output": "9"}}, r"price \(None and 9000000/"),
+    ],
+)  # fmt: skip
+def test_an_account_that_is_configured_twice_with_other_terms_is_refused(changes: dict[str, Any], said: str) -> None:
+    """One of them would silently count for nothing: the message names both settings and what differs."""
+    cheap = {"base_url": "http://h/v1/", "name": "m"} | changes
+    settings = Settings(model_base_url="http://h/v1", model_name="m", model_rpm=600, model_cheap=cheap)
+    with pytest.raises(ConfigError, match=rf"HEADRACE_MODEL_CHEAP: .* that of HEADRACE_MODEL_\*, with another {said}.*give both"):
+        Inference(settings, [simple_agent(ASKING, name="asking")], ModelWatch())
+
+
 async def test_a_model_that_is_named_twice_is_one_account(tmp_path: Path) -> None:
     """The cheap model and a fallback at one address have one line; of one name at two addresses each keeps its own answers."""
     agent = simple_agent(ASKING, name="asking")
