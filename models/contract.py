@@ -38,7 +38,8 @@ class Answer(Generic[A]):
     `value` is there exactly if `status` is "answered". `raw` is what was said before validation, for the audit. `why` is
     for a person. `tier` says what kind of thing answered; `position` is the record's place in its call. `tiers` is the way there
     through a cascade, `cache` how a cache had it ("hit", or "shared" with a question asked at the same time), `endpoint` where
-    the model is. `shown` are the features as the model saw them, where something masked them on their way.
+    the model is. `shown` are the features as the model saw them, where something masked them on their way. `stopped` says that
+    nobody else may answer either, a fallback included: the record was kept from all who could.
     """
 
     status: Status
@@ -54,6 +55,7 @@ class Answer(Generic[A]):
     cache: Literal["hit", "shared"] | None = None
     endpoint: str | None = None
     shown: Mapping[str, Any] | None = None
+    stopped: bool = False
 
 
 class Scorer(Protocol):

@@ -164,7 +164,7 @@ class Inference:
             scorer = Recorded(scorer, recorded)
         if mask is None:
             return scorer
-        way.redact = Redact(scorer, mask)
+        way.redact = Redact(scorer, mask, stops=given.moderate)
         return way.redact
 
     def _open(self) -> None:

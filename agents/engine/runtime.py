@@ -391,7 +391,10 @@ class Engine:
     def _conclude(
         self, batch: list[tuple[Lane[Entry], Entry]], answers: Sequence[Answer[Any]]
     ) -> tuple[set[Lane[Entry]], list[tuple[Entry, Answer[Any]]]]:
-        """Decide what can be decided. Returns the lanes that wait and ask again, and what the fallback has to answer, and why."""
+        """Decide what can be decided. Returns the lanes that wait and ask again, and what the fallback has to answer, and why.
+
+        What is `stopped` is for a person, where it is not waited for: the fallback may answer it as little as the model.
+        """
         again: set[Lane[Entry]] = set()
         unanswered: list[tuple[Entry, Answer[Any]]] = []
         for (lane, entry), answer in zip(batch, answers, strict=True):
@@ -402,7 +405,7 @@ class Engine:
             if self.agent.on_no_answer == "wait" and _curable(answer.status, entry.attempts):
                 entry.attempts += 1
                 again.add(lane)
-            elif self.agent.on_no_answer == "fallback":
+            elif self.agent.on_no_answer == "fallback" and not answer.stopped:
                 unanswered.append((entry, answer))
             else:
                 self.pipeline.conclude(entry.item, answer)

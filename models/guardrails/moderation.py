@@ -1,6 +1,7 @@
 """Moderation: an OpenAI-compatible `/moderations` endpoint is asked about the texts of records before a model is.
 
-What it flags is answered "refused" and not asked of the model. What it does not answer for is not waved through either.
+What it flags is answered "refused" and not asked of the model. What it does not answer for is not waved through either. Both are
+`stopped`: no fallback answers them in its place.
 
 It is an endpoint like any other: it has gates of its own, and what failed in passing is sent again from a retry budget.
 """
@@ -125,9 +126,9 @@ class Moderated(Wrapper):
             status, why = _status(error), str(error)
         else:
             self.flagged += sum(category is not None for category in categories)
-            return [None if each is None else Answer("refused", why=f"{SAID}{each}") for each in categories]
+            return [None if each is None else Answer("refused", why=f"{SAID}{each}", stopped=True) for each in categories]
         self.unanswered += len(said)
-        return [Answer(status, why=_told(why))] * len(said)
+        return [Answer(status, why=_told(why), stopped=True)] * len(said)
 
     async def _ask(self, said: Sequence[Said], until: float) -> list[str | None]:
         """For each text the categories it was flagged for, or None. Raises Refused, TimeoutError or ModelError."""
@@ -230,7 +231,7 @@ def _text(question: Question) -> str | None:
 
 
 def _unreadable() -> Answer[Any]:
-    return Answer("invalid", why=f"{SAID}the texts can not be read")
+    return Answer("invalid", why=f"{SAID}the texts can not be read", stopped=True)
 
 
 def _told(why: str) -> str:

@@ -19,13 +19,16 @@ from models.wrapper import Wrapper
 class Redact(Wrapper):
     """A Scorer around `inner`. A record that can not be masked is answered "invalid", and nothing of it is sent.
 
+    With `stops` it is `stopped` as well: a moderation within has not seen it, so nobody may answer in its place.
+
     `unmasked` counts those. `Answer.value` is put back, `Answer.raw` stays as it was said, `Answer.shown` is what was seen.
     """
 
-    def __init__(self, inner: Scorer, mask: Mask) -> None:
+    def __init__(self, inner: Scorer, mask: Mask, *, stops: bool = False) -> None:
         self.unmasked = 0
         super().__init__(inner)
         self._mask = mask
+        self._stops = stops
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in its order."""
@@ -45,7 +48,7 @@ class Redact(Wrapper):
             self.unmasked += 1
             # Nothing was shown: an audit must not take the features themselves for what was.
             why = str(error) if isinstance(error, Unmaskable) else type(error).__name__
-            return Answer("invalid", why=f"the features can not be masked ({why})", shown={})
+            return Answer("invalid", why=f"the features can not be masked ({why})", shown={}, stopped=self._stops)
 
 
 def _put_back(answer: Answer[Any], masked: Masked) -> Answer[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from agents.engine.spec import Batch, Verdict
 from agents.engine.trial import try_records
 from agents.settings import Settings, unknown_variables
 from models.contract import Answer, Ask, Question
+from models.masking.mask import Mask
 from models.sandbox.rules import RULES
 from models.sandbox.server import Sandbox, SandboxConfig
 from models.scorers.instant import InstantScorer
@@ -337,6 +339,33 @@ async def test_what_moderation_flags_is_not_asked_of_the_model() -> None:
         assert server.meter.records == 1
     assert statuses(answers) == ["refused", "answered"]
     assert answers[0].why.startswith("moderation:")
+
+
+@pytest.mark.parametrize("case", ["flagged", "out", "unmaskable", "passed"])
+async def test_what_moderation_stops_is_decided_by_no_fallback(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flagged or not to be checked, a record goes to a person; only what moderation let pass is the fallback's."""
+    decide = lambda context, features, answer: Verdict("review" if answer.value is None else answer.value.verdict)  # noqa: E731
+    card = InstantScorer(lambda f: OrderAnswer(risk=1, verdict="accept"), name="card", tier="scorecard")
+    agent = replace(complaining(), decide=decide, on_no_answer="fallback", fallback=card, fallback_alone=("accept",))
+    gone = "http://127.0.0.1:1/v1"
+    async with Sandbox() as server:
+        settings = Settings(
+            model_base_url=gone, masking_key=SecretStr(KEY), agents={"asking": {"moderate": True}},
+            moderation={"base_url": gone if case == "out" else server.base_url, "name": "omni"},
+        )  # fmt: skip
+        inference = Inference(settings, [agent], ModelWatch())
+        if case == "unmaskable":
+            monkeypatch.setattr(Mask, "mask", lambda self, features: 1 / 0)
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        text = "sandbox-flag" if case == "flagged" else "fine"
+        asked = try_records(agent, [order("a", wish=text)], scorer, fallback=card, masked=inference.kept(agent))
+        (found,) = [one async for one in asked]
+    (body,) = found.decisions
+    if case == "passed":
+        assert (body["outcome"], body["tier"]) == ("accept", "fallback")
+        return
+    assert (body["outcome"], body["tier"]) == ("review", "none")
+    assert {"flagged": "moderation: sandbox", "out": "HEADRACE_MODERATION", "unmaskable": "masked"}[case] in body["tier_why"]
 
 
 async def test_slow_requests_are_asked_twice_where_an_agent_may() -> None:

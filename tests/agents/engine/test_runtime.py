@@ -230,6 +230,16 @@ async def test_a_fallback_answers_in_place_of_the_model_and_says_so(
     assert (body["proposed_outcome"], body["review"]["required"]) == ("accept", outcome == "review")
 
 
+async def test_what_was_stopped_is_waited_for_where_the_agent_waits_and_it_can_be_cured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who could not check a record may be back in a moment; what was refused stays refused."""
+    monkeypatch.setattr("agents.engine.runtime.FIRST_WAIT", 0.001)
+    answers = iter([Answer[OrderAnswer]("unavailable", stopped=True)])
+    good = Answer("answered", OrderAnswer(risk=1, verdict="accept"))
+    scorer = Scripted(lambda f: next(answers, good) if f.amount == 1 else Answer("refused", stopped=True))
+    found = await outcomes(simple_agent(scorer, on_no_answer="wait", batch=Batch(1)), [order("a", 1), order("b", 2)], scorer)
+    assert verdicts(found) == ["accept", "review"]
+
+
 async def test_a_backlog_is_not_mistaken_for_a_model_that_does_not_answer() -> None:
     """One call at a time, together longer than the deadline: all are decided by the model, each call has its whole deadline."""
     left: list[float] = []
