@@ -219,6 +219,14 @@ async def test_where_the_budget_lets_no_strong_request_leave_the_cheap_answer_st
     assert THRIFTY in one.why
 
 
+@pytest.mark.parametrize("status", ["unavailable", "timeout", "limited", "rejected", "refused", "invalid"])
+async def test_an_uncertain_answer_never_stands_because_the_strong_model_is_silent(status: Status) -> None:
+    """Also with a soft limit: only what a budget keeps from leaving is answered a tier lower."""
+    cheap, strong = Says("cheap", {0: 50, 1: "insufficient"}), Says("big", {0: status, 1: status})
+    answers = await cascade(strong, cheap, share=0.0, spare=True).score(questions(2), soon(5))
+    assert [(answer.status, answer.value) for answer in answers] == [(status, None)] * 2
+
+
 async def test_where_money_is_short_the_cheap_answer_stands_and_says_so() -> None:
     """The strong model is not asked about those records, not even as a sample; the others are asked as ever."""
     cheap, strong = Says("cheap", {0: 50, 1: 50, 2: 5, 3: "insufficient", 4: "refused"}), Says("big", lambda n: 60)
