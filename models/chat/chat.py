@@ -10,8 +10,9 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
   that never says anything of use gets 7 requests for a batch, two for one record. So is a batch that was refused without a reason
   (400, 403), in 3 requests where that brings no answer;
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
-  record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. So is a batch of which most
-  records came back without an answer and some with one: servers that cut the request instead of refusing it do that.
+  record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. Where every record
+  is refused, halving rests (models/chat/refusals.py). So is halved a batch of which most records came back without an answer and
+  some with one: servers that cut the request instead of refusing it do that.
 Records stand in the request in an order drawn by lot, and the Call names the seed: a model that judges the last of a list worse
 than the first judges nobody worse for ever (BatchPrompt, ICLR 2024, has what the position does).
 
@@ -40,6 +41,7 @@ from models.chat.halving import Group, halved, halved_in_doubt
 from models.chat.hedging import QUIET_SECONDS, Hedging
 from models.chat.line import Line
 from models.chat.prompt import PromptBuilder, Request, Unwritable, image_tokens_of, size_of
+from models.chat.refusals import Refusals
 from models.chat.scout import Turn
 from models.contract import Answer, Ask, CallSink, Question, Status, ignore
 from models.gates.gate import Asking, Ended, Refused
@@ -78,6 +80,11 @@ class _Round(Generic[A]):
         """Whether anybody was."""
         return any(answer.status == "answered" for answer in self.answers)
 
+    @property
+    def refused(self) -> bool:
+        """Whether all were, in one request."""
+        return self.then == "split" and all(answer.status == "refused" for answer in self.answers)
+
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
@@ -105,6 +112,7 @@ class ChatScorer(Generic[A]):
         self._line = line
         self._agent, self._manifest, self._masking, self._on_call = agent, manifest, masking, on_call
         self._hedging = hedging
+        self._refusals = Refusals()
         self._closed = False
         line.hold()
 
@@ -161,6 +169,7 @@ class ChatScorer(Generic[A]):
             asking = [self._ask([questions[i] for i in group.places], deadline) for group in groups]
             rounds = await asyncio.gather(*asking) if len(asking) > 1 else [await asking[0]]
             sound = {group.family for group, found in zip(groups, rounds, strict=True) if found.answered}
+            resting = self._resting(groups, rounds)
             later: list[Group] = []
             for group, found in zip(groups, rounds, strict=True):
                 for index, answer in zip(group.places, found.answers, strict=True):
@@ -173,7 +182,7 @@ class ChatScorer(Generic[A]):
                     provisional.update(rest)
                     later += [Group(rest, group.family, group.unproven)] if rest else []
                     continue
-                halves = _halves(group, rest, found.then, group.family in sound)
+                halves = [] if group in resting else _halves(group, rest, found.then, group.family in sound)
                 provisional.update(rest if halves else ())
                 if not halves and found.then in ("again", "useless"):
                     rest = [index for index in rest if index not in repeated]
@@ -183,6 +192,17 @@ class ChatScorer(Generic[A]):
                 later += halves
             groups = later if asyncio.get_running_loop().time() < deadline else []
         return [_unasked(answers[index]) if index in provisional else answers[index] for index in first]
+
+    def _resting(self, groups: Sequence[Group], rounds: Sequence[_Round[A]]) -> set[Group]:
+        """The groups whose refusal is taken for each of their records' own: nobody at all is answered of late."""
+        now = asyncio.get_running_loop().time()
+        refused = [group for group, found in zip(groups, rounds, strict=True) if found.refused]
+        for group in refused:
+            if len(group.places) == 1:
+                self._refusals.refused_alone()
+        if any(found.answered for found in rounds):
+            self._refusals.answered()
+        return {group for group in refused if len(group.places) > 1 and not self._refusals.may_halve(now)}
 
     async def _ask(self, questions: Sequence[Question], deadline: float) -> _Round[A]:
         """One request about all of `questions`, sent again while that can help."""

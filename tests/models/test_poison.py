@@ -15,6 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from models.chat.chat import ChatScorer
+from models.chat.refusals import IN_A_ROW as IN_A_ROW_ALONE
+from models.chat.refusals import Refusals
 from models.gates.breaker import IN_A_ROW
 from models.gates.breaker_gate import BreakerGate
 from schemas.audit import Call
@@ -215,3 +217,34 @@ async def test_a_batch_whose_halves_were_never_asked_has_run_out_of_time() -> No
     assert statuses(answers) == ["timeout"] * 8
     assert "no time was left to ask about fewer records" in answers[0].why
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("way", ["refusal", "filter"])
+async def test_an_endpoint_that_refuses_everything_is_not_halved_for_ever(way: str) -> None:
+    """The first batch finds out; of the next ones one is tried by its halves, and the others cost one request each."""
+    server = Poisoned(set(range(16)), way)
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")))
+        await scorer.score(questions(16), soon(60))
+        assert len(server.asked) == 31
+        for _ in range(10):
+            assert statuses(await scorer.score(questions(16), soon(60))) == ["refused"] * 16
+        assert len(server.asked) <= 31 + 10 + 2 * 4  # four pauses are 30 s
+        server.bad = {3}
+        assert statuses(await scorer.score(questions(32)[16:], soon(60))) == ["answered"] * 16
+        found = await scorer.score(questions(16), soon(60))
+        await scorer.close()
+    assert statuses(found) == ["refused" if number == 3 else "answered" for number in range(16)]
+
+
+def test_halving_rests_longer_and_longer_until_somebody_is_answered() -> None:
+    """After eight records refused alone one batch in each pause is halved; pauses double to a bound, and an answer ends them."""
+    refusals = Refusals()
+    for _ in range(IN_A_ROW_ALONE):
+        assert refusals.may_halve(0.0)
+        refusals.refused_alone()
+    tried = [second for second in range(600) if refusals.may_halve(float(second))]
+    assert tried == [0, 2, 6, 14, 30, 62, *range(122, 600, 60)]
+    refusals.answered()
+    assert refusals.may_halve(599.5)
+    assert refusals.may_halve(599.5)
