@@ -57,12 +57,16 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An item in its lane; `weight` in bytes, `tokens` in those of a prompt, None until somebody has weighed it."""
+    """An item in its lane; `weight` in bytes, `tokens` in those of a prompt, None until somebody has weighed it.
+
+    `attempts` were in vain so far; `rejections` are those among them that it was rejected in.
+    """
 
     record: Record
     item: Item
     weight: int
     attempts: int = 0
+    rejections: int = 0
     tokens: int | None = None
 
 
@@ -402,8 +406,9 @@ class Engine:
                 self.pipeline.conclude(entry.item, answer)
                 continue
             self.stats.unanswered[answer.status] = self.stats.unanswered.get(answer.status, 0) + 1
-            if self.agent.on_no_answer == "wait" and _curable(answer.status, entry.attempts):
+            if self.agent.on_no_answer == "wait" and _curable(answer.status, entry.rejections):
                 entry.attempts += 1
+                entry.rejections += answer.status == "rejected"
                 again.add(lane)
             elif self.agent.on_no_answer == "fallback" and not answer.stopped:
                 unanswered.append((entry, answer))
@@ -512,9 +517,9 @@ class Engine:
             self._on_fatal(error)
 
 
-def _curable(status: str, attempts: int) -> bool:
+def _curable(status: str, rejections: int) -> bool:
     """Whether to wait. A rejection may be a key that somebody is about to renew, or this record's own content: not for ever."""
-    return status in CURABLE and (status != "rejected" or attempts < MOST_REJECTIONS)
+    return status in CURABLE and (status != "rejected" or rejections < MOST_REJECTIONS)
 
 
 def records_in_a_batch(agent: Agent) -> int:

@@ -267,6 +267,20 @@ async def test_a_rejection_is_not_waited_out_for_ever(monkeypatch: pytest.Monkey
     assert verdicts(found) == ["review", "accept"]
 
 
+async def test_a_rejection_after_a_long_outage_is_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that waits goes on waiting: how often the model was away before says nothing of the record."""
+    monkeypatch.setattr("agents.engine.runtime.LONGEST_WAIT", 0.001)
+    most = runtime.MOST_REJECTIONS
+    away, refused = Answer[OrderAnswer]("unavailable"), Answer[OrderAnswer]("rejected")
+    before = [away] * 2 * most + [refused] * most
+    answers = iter(before)
+    good = Answer("answered", OrderAnswer(risk=1, verdict="accept"))
+    scorer = Scripted(lambda f: next(answers, good))
+    found = await outcomes(simple_agent(scorer, on_no_answer="wait", batch=Batch(1, within="1ms")), [order("a")], scorer)
+    assert verdicts(found) == ["accept"]
+    assert len(scorer.batches) == len(before) + 1
+
+
 @pytest.mark.parametrize("how", [Order.KEY, Order.PARTITION])
 async def test_parts_of_one_record_do_not_let_later_records_overtake(how: Order) -> None:
     """While one subject of a pack is slow, later records of the pack's other subjects wait: what leaves, leaves in order."""
