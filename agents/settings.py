@@ -55,6 +55,7 @@ class FurtherModel(BaseModel):
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1, le=10_000)
+    api: Literal["chat", "decisions"] = "chat"
     price: ModelPrice | None = None
 
 
@@ -184,6 +185,10 @@ class Settings(BaseSettings):
     )
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
     model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
+    model_api: Literal["chat", "decisions"] = Field(
+        default="chat",
+        description="What it is asked by: `chat` completions, or questions answered in probabilities at OpenAI's `/decisions`.",
+    )
     model_rpm: int | None = Field(
         ge=1,
         default=None,
@@ -204,7 +209,7 @@ class Settings(BaseSettings):
     model_fallbacks: tuple[FurtherModel, ...] = Field(
         default=(),
         description="Further models, asked in this order where the one before gives no answer: base_url, name, and if need be "
-        'api_key, rpm, tpm, concurrency, price. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
+        'api_key, api, rpm, tpm, concurrency, price. Example: [{"base_url": "http://127.0.0.1:8081/v1", "name": "local"}].',
     )
     model_cheap: FurtherModel | None = Field(
         default=None,

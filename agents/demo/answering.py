@@ -42,7 +42,7 @@ async def check_configured(settings: Settings) -> Probed:
     if settings.model_base_url is None:
         raise ConfigError("using the configured model: HEADRACE_MODEL_BASE_URL is not set")
     key = settings.model_api_key.get_secret_value() if settings.model_api_key else None
-    found = await probe_model(settings.model_base_url, key, settings.model_name, ask=True)
+    found = await probe_model(settings.model_base_url, key, settings.model_name, ask=True, api=settings.model_api)
     if found.refused is not None:
         raise ConfigError(f"asking {settings.model_name} at {found.where}: {found.refused}")
     return found

@@ -12,7 +12,7 @@ from models.budget.budget import Budget
 from models.budget.budget_gate import BudgetGate
 from models.budget.prices import Price, configured, listed, uncounted
 from models.chat.endpoint import without_credentials
-from models.chat.line import Line
+from models.chat.line import Api, Line
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
@@ -36,6 +36,7 @@ class Model:
     connections: int
     price: Price | None = None
     setting: str | None = None
+    api: Api = "chat"
 
     @property
     def endpoint(self) -> str:
@@ -70,7 +71,7 @@ class Opened:
         gates = (self.breaker, *paid, self.admission)
         self.line = Line(
             model.base_url, model.api_key, model.name, gates=gates, pacer=self.admission,
-            connections=model.connections, price=model.price, setting=model.setting,
+            connections=model.connections, price=model.price, setting=model.setting, api=model.api,
         )  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
         return ()
     first = FurtherModel(
         base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
-        tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price,
+        tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price, api=settings.model_api,
     )  # fmt: skip
     models = (_model(first), *(_model(further, "HEADRACE_MODEL_FALLBACKS") for further in settings.model_fallbacks))
     cheap = cheap_of(settings)
@@ -116,7 +117,7 @@ def _check_alike(models: Sequence[Model]) -> None:
 def _terms(model: Model) -> dict[str, object]:
     price = model.price
     told = None if price is None else f"{price.input}/{price.cached_input}/{price.output} millionths of {price.currency}"
-    return {"rpm": model.limits.rpm, "tpm": model.limits.tpm, "concurrency": model.connections, "price": told}
+    return {"rpm": model.limits.rpm, "tpm": model.limits.tpm, "concurrency": model.connections, "price": told, "api": model.api}
 
 
 def _address(base_url: str) -> str:
@@ -139,4 +140,4 @@ def _model(further: FurtherModel, setting: str | None = None) -> Model:
         price: Price | None = configured(told.input, told.cached_input, told.output, told.currency)
     else:
         price = listed(further.name, further.base_url)
-    return Model(further.name, further.base_url, key, limits, further.concurrency, price, setting)
+    return Model(further.name, further.base_url, key, limits, further.concurrency, price, setting, further.api)

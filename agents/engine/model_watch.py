@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.engine.log_repeats import KIND, Repeats
+from models.chat.line import Api
 from models.chat.probe import probe_model
 from models.contract import Answer, Question, Scorer
 from models.wrapper import Wrapper
@@ -38,10 +39,10 @@ class ModelWatch:
             if self._repeats.filter(record):
                 log.handle(record)
 
-    async def probe(self, base_url: str, api_key: str | None, model: str) -> None:
+    async def probe(self, base_url: str, api_key: str | None, model: str, api: Api = "chat") -> None:
         """Look once whether the model can be asked, and warn where it can not. Never raises for what an endpoint does."""
         try:
-            found = await probe_model(base_url, api_key, model, ask=False)
+            found = await probe_model(base_url, api_key, model, ask=False, api=api)
         except ConfigError:
             return  # the scorers were made from the same settings, and have said so
         for why in (found.refused, *found.doubts):

@@ -214,7 +214,9 @@ class Worker:
         """Look beside the work whether the models can be asked: it is said in the log, and nothing waits for it."""
         if self._scorer_for is None and any(self._inference.asks(r.agent) for r in self.running):
             self._probing = [
-                asyncio.create_task(self._model.probe(model.base_url, model.api_key, model.name), name=f"probe of {model.where}")
+                asyncio.create_task(
+                    self._model.probe(model.base_url, model.api_key, model.name, model.api), name=f"probe of {model.where}"
+                )
                 for model in self._inference.asked
             ]
 

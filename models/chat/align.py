@@ -34,7 +34,7 @@ _MOST_LOOSE_NUMBERS = 20_000
 class Item(Generic[A]):
     """What was said about one question. `value` is there exactly if `status` is "answered"."""
 
-    status: Literal["answered", "invalid", "missing"]
+    status: Literal["answered", "invalid", "missing", "refused"]
     value: A | None = None
     raw: Any = None
     why: str = ""
@@ -86,7 +86,7 @@ def _replies(content: str) -> tuple[list[Any] | str, bool]:
     try:
         reply = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
-        reply, loose = _loosely(text), True
+        reply, loose = loosely(text), True
         if reply is None:
             return "the reply is not JSON", loose
     answers = reply.get("answers") if isinstance(reply, dict) else None
@@ -117,7 +117,7 @@ class _NotFinite(str):
     __slots__ = ()
 
 
-def _loosely(text: str) -> Any:
+def loosely(text: str) -> Any:
     """What is JSON but for numbers that are none: they cost their own records the answer, not the neighbours. Else None."""
     numbers = count(1)
 

@@ -110,6 +110,6 @@ class CallDraft:
 def _summary(completion: Completion, aligned: Aligned[Any]) -> str | None:
     if completion.refused:
         return completion.refused
-    counts = {status: sum(item.status == status for item in aligned.items) for status in ("invalid", "missing")}
+    counts = {status: sum(item.status == status for item in aligned.items) for status in ("invalid", "missing", "refused")}
     counts |= {"foreign": aligned.foreign, "duplicate": aligned.duplicates, "cut": int(completion.cut)}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or None

@@ -30,14 +30,15 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from models.chat.align import Aligned, align
+from models.chat.align import Aligned, Item, align
 from models.chat.call_draft import CallDraft
-from models.chat.completion import Completion, billed, credible, read_completion
-from models.chat.dialect import Dialect, adapt
+from models.chat.completion import Completion, billed, credible
+from models.chat.decisions import DecisionBuilder
+from models.chat.dialect import Dialect
 from models.chat.ending import ending
 from models.chat.endpoint import most_bytes, refusal_of
 from models.chat.failures import Exhausted, Filtered, Unexplained, Unfit, error_body
-from models.chat.halving import Group, halved, halved_in_doubt
+from models.chat.halving import Group, halved, halved_in_doubt, parts
 from models.chat.hedging import QUIET_SECONDS, Hedging
 from models.chat.line import Line
 from models.chat.prompt import PromptBuilder, Request, Unwritable, image_tokens_of, size_of
@@ -108,7 +109,8 @@ class ChatScorer(Generic[A]):
         masking: str | None = None, hedging: Hedging | None = None,
     ) -> None:  # fmt: skip
         self._answer = ask.answer
-        self._prompt = PromptBuilder(ask, line.model)
+        builder = DecisionBuilder if line.api == "decisions" else PromptBuilder
+        self._prompt: PromptBuilder[A] | DecisionBuilder[A] = builder(ask, line.model)
         self._line = line
         self._agent, self._manifest, self._masking, self._on_call = agent, manifest, masking, on_call
         self._hedging = hedging
@@ -164,7 +166,7 @@ class ChatScorer(Generic[A]):
         first = list(range(len(questions)))
         answers = dict[int, Answer[A]]()
         repeated, provisional = set[int](), set[int]()
-        groups = [Group(first)]
+        groups = [Group(part) for part in parts(first, self._prompt.most_records)]
         while groups:
             asking = [self._ask([questions[i] for i in group.places], deadline) for group in groups]
             rounds = await asyncio.gather(*asking) if len(asking) > 1 else [await asking[0]]
@@ -297,9 +299,11 @@ class ChatScorer(Generic[A]):
                 if draft.attempt == 1 and draft.hedge_of is None:
                     line.retries(sent_at).sent(sent_at)
                 try:
-                    reply = await line.endpoint.post(request.body, most=most_bytes(request.reserved))
+                    reply = await line.endpoint.post(
+                        request.body, self._prompt.path, most=most_bytes(request.reserved, request.reply_bytes)
+                    )
                     draft.first_ms, draft.body = reply.first_ms, reply.body
-                    completion = draft.completion = read_completion(reply.body)
+                    completion = draft.completion = self._prompt.read(reply.body, request)
                 except ModelError as error:
                     refusal = refusal_of(error)
                     if refusal is not None:
@@ -317,7 +321,7 @@ class ChatScorer(Generic[A]):
                 passage.ended = Ended("served", used, loop.time() - sent_at, None, reply.headers, 200)
             if counted is not None and not request.image_bytes:
                 line.tokens.learn(request.text_bytes, counted.input)
-            aligned = align(completion.content, request.ids, self._answer)
+            aligned = _with_beside(align(completion.content, request.ids, self._answer), request.ids, completion)
             draft.replied(completion, aligned)
             return completion, aligned
         except TimeoutError:
@@ -328,7 +332,7 @@ class ChatScorer(Generic[A]):
             raise
         finally:
             if draft.sent_ms is not None and self._on_call is not ignore:
-                parameters = {**self._prompt.parameters(dialect), dialect.limit: request.reserved}
+                parameters = self._prompt.sent(dialect, request.reserved)
                 self._on_call(
                     draft.call(
                         request, batch.questions, agent=self._agent, manifest=self._manifest, masking=self._masking,
@@ -341,7 +345,7 @@ class ChatScorer(Generic[A]):
         if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Unfit | Filtered):
             return None
         known = turn.refused(dialect)
-        return known or adapt(dialect, error_body(error.__cause__), self._prompt.optional(dialect), reserved)
+        return known or self._prompt.adapt(dialect, error_body(error.__cause__), reserved)
 
     def _pause(self, error: ModelError, failures: int, deadline: float) -> float | None:
         """Seconds to wait before the same request is sent again; None where that would not help or come too late."""
@@ -362,6 +366,8 @@ class ChatScorer(Generic[A]):
         # The same request would be cut at the same place; half of it may fit. One record alone was cut by its own limit.
         if completion.cut or _half_seen(aligned):
             return _Round(_back(batch, answers), "split")
+        if all(item.status in ("answered", "refused") for item in aligned.items):
+            return _Round(_back(batch, answers))  # each was refused for itself: there is no neighbour to be parted from
         return _Round(_back(batch, answers), "again" if any(item.status == "answered" for item in aligned.items) else "useless")
 
     def _given_up(self, batch: _Batch, error: ModelError, draft: CallDraft) -> _Round[A]:
@@ -394,6 +400,19 @@ class ChatScorer(Generic[A]):
             model_returned=draft.completion.model if draft.completion else None,
             endpoint=self._line.where,
         )
+
+
+def _with_beside(aligned: Aligned[A], ids: Sequence[str], completion: Completion) -> Aligned[A]:
+    """The items with what was said in fact of their records, where the text of the completion only stands for it."""
+    if not completion.beside:
+        return aligned
+    items: list[Item[A]] = []
+    for id, item in zip(ids, aligned.items, strict=True):
+        said = completion.beside.get(id)
+        if said is not None:
+            item = replace(item, raw=said.raw) if said.fault is None else Item(said.fault, raw=said.raw, why=said.why)
+        items.append(item)
+    return replace(aligned, items=tuple(items))
 
 
 def _back(batch: _Batch, answers: list[Answer[A]]) -> list[Answer[A]]:

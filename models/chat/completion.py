@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import orjson
 
@@ -17,11 +18,22 @@ _MOST_OUTPUT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What was said of one record where the text only stands for it: `raw` for audits, and why it is no answer if it is none."""
+
+    raw: Any
+    fault: Literal["invalid", "refused"] | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The parts of a chat completion that count. `refused` and `cut` say why `content` may not be the whole answer.
 
     `content` is empty where the model said nothing, or called a tool instead: what one record's text can bring about is no fault
     of the endpoint.
+
+    `beside` has by id what was said of a record, where `content` was made from it (models/chat/decisions.py).
 
     What a model thought (`reasoning_content`, `reasoning`) is no part of its answer, and is not read.
     """
@@ -31,6 +43,7 @@ class Completion:
     finish_reason: str | None
     refused: str | None
     tokens: Tokens
+    beside: Mapping[str, Beside] = field(default_factory=dict)
 
     @property
     def cut(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -20,9 +20,15 @@ import openai
 
 from models.chat.failures import TRANSPORT, BodyTooLarge, muted, place, rate_hints
 from models.chat.secret import Secret
-from schemas.errors import ConfigError, ModelError, ModelProtocolError
+from schemas.errors import ConfigError, ModelError, ModelProtocolError, ModelRejected
 
-_PATH = "/chat/completions"
+CHAT: Final = "/chat/completions"
+DECISIONS: Final = "/decisions"
+_NOT_FOUND = 404
+_NO_DECISIONS = (
+    "the endpoint knows no such model, or has no /decisions: set HEADRACE_MODEL_API to chat, or check HEADRACE_MODEL_NAME and "
+    "the path of HEADRACE_MODEL_BASE_URL (404)"
+)
 _CONNECT_SECONDS = 10.0
 _TELLING = (
     "Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async", "Retry-Count", "Read-Timeout",
@@ -39,9 +45,9 @@ _MOST: ContextVar[int] = ContextVar("most_bytes", default=_LARGEST)
 """What the response to the request of this task may have; nothing that the SDK passes on carries it."""
 
 
-def most_bytes(output_tokens: int) -> int:
+def most_bytes(output_tokens: int, more: int = 0) -> int:
     """The largest response, all of it, to a request that reserved so many tokens: generous, since none can be this long."""
-    return min(_LARGEST, _ANY_REPLY + _BYTES_PER_TOKEN * output_tokens)
+    return min(_LARGEST, _ANY_REPLY + _BYTES_PER_TOKEN * output_tokens + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ def _check_url(base_url: str) -> None:
 def named(text: str, setting: str | None) -> str:
     """`text` with the settings of the first model called as they are in `setting`, such as HEADRACE_MODEL_CHEAP."""
     if setting is not None:
-        for ours, theirs in (("BASE_URL", "base_url"), ("API_KEY", "api_key"), ("NAME", "name")):
+        for ours, theirs in (("BASE_URL", "base_url"), ("API_KEY", "api_key"), ("NAME", "name"), ("API", "api")):
             text = text.replace(f"HEADRACE_MODEL_{ours}", f"{theirs} in {setting}")
     return text
 
@@ -204,10 +210,15 @@ class Endpoint:
         # Paths are told whole: the SDK would parse and merge them anew for each request, a twentieth of what it costs.
         self._base = str(self._client.base_url).rstrip("/")
 
-    async def post(self, body: bytes, path: str = _PATH, *, most: int = _LARGEST) -> Reply:
+    async def post(self, body: bytes, path: str = CHAT, *, most: int = _LARGEST) -> Reply:
         """Send one request and read the whole response, of `most` bytes. Raises ModelError; has no deadline of its own."""
         sending = self._client.post(self._base + path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
-        return await self._read(sending, most)
+        try:
+            return await self._read(sending, most)
+        except ModelRejected as error:
+            if error.status == _NOT_FOUND and path == DECISIONS:
+                error.args = (named(_NO_DECISIONS, self._setting),)
+            raise
 
     async def models(self) -> Reply:
         """Read the list of models. Raises ModelError; has no deadline of its own."""

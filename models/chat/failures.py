@@ -57,7 +57,7 @@ _ADVICE = {
     403: "the API key may not use this model: ask its owner for access, or set HEADRACE_MODEL_NAME to one it may use",
     404: "the endpoint knows no such model or path: check HEADRACE_MODEL_NAME and the path of HEADRACE_MODEL_BASE_URL",
 }
-_ODD = "the endpoint does not accept this request: check that it speaks the chat completions API"
+_ODD = "the endpoint does not accept this request: check that it speaks the API that HEADRACE_MODEL_API names"
 _FORBIDDEN = (
     "the endpoint forbids this request and does not say why: a firewall may not like a record's text, or the API key may not use "
     "this model: ask its owner, or set HEADRACE_MODEL_NAME to another"
@@ -201,7 +201,7 @@ def _unexplained(error: openai.APIStatusError, body: dict[str, Any], words: list
     if error.status_code not in (400, 403):
         return False
     param = body.get("param")
-    ours = isinstance(param, str) and param != "" and not param.startswith("messages")
+    ours = isinstance(param, str) and param != "" and not param.startswith(("messages", "input"))
     # A firewall's web page may say "permission" too: only an API's own error is taken at its word.
     said = str(body.get("message", ""))[:_LONGEST_TEXT] if isinstance(error.body, dict) else ""
     return not (ours or any(map(_OUR_CODE.search, words)) or _OUR_TEXT.search(said))

@@ -12,6 +12,7 @@ With nothing answered at all, level after level, a batch costs 1 + 2 + 4 request
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +26,15 @@ class Group:
     places: list[int]
     family: object = field(default_factory=object)
     unproven: int = 0
+
+
+def parts(places: list[int], most: int | None) -> list[list[int]]:
+    """`places` in as few and as equal parts as have at most `most` each; one part where nothing bounds them."""
+    if most is None or len(places) <= most:
+        return [places]
+    count = -(-len(places) // most)
+    ends = [len(places) * part // count for part in range(count + 1)]
+    return [places[begin:end] for begin, end in pairwise(ends)]
 
 
 def halved(group: Group, rest: list[int]) -> list[Group]:

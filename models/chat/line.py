@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from models.budget.estimate import TokenEstimate
 from models.budget.prices import Price
@@ -19,6 +19,9 @@ from models.chat.scout import Scout
 from models.gates.gate import Gate
 from models.gates.retry_budget import RetryBudget
 from models.gates.slots import Slots
+
+Api = Literal["chat", "decisions"]
+"""What an endpoint is asked by: chat completions, or questions that are answered in probabilities."""
 
 
 class Pacer(Protocol):
@@ -43,7 +46,7 @@ class Line:
     `gates` stand before each request in this order; without any, `connections` bounds the requests in flight. `pacer` is the one
     of them, if any, that knows how full the line is. `price` is what its tokens cost, where that is known. `scout` and `tokens`
     learn from the answers how it is to be asked and how it counts; `limited_at` is when the last 429 came, in loop time;
-    `setting` as for an Endpoint. A line is closed when the last who `hold` it has let go.
+    `setting` as for an Endpoint; `api` is what it is asked by. A line is closed when the last who `hold` it has let go.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Line:
         price: Price | None = None,
         connections: int = 64,
         setting: str | None = None,
+        api: Api = "chat",
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.model = model
+        self.api = api
         self.endpoint = Endpoint(base_url, api_key, connections=connections, clock=clock, setting=setting)
         self.gates: tuple[Gate, ...] = tuple(gates) or (Slots(connections, chance),)
         self.pacer = pacer

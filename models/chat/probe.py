@@ -18,8 +18,9 @@ import openai
 import orjson
 
 from models.chat.completion import read_completion
-from models.chat.endpoint import Endpoint
+from models.chat.endpoint import DECISIONS, Endpoint
 from models.chat.failures import Exhausted
+from models.chat.line import Api
 from schemas.errors import ModelError, ModelProtocolError, ModelRejected, ModelUnavailable
 
 SECONDS = 5.0
@@ -41,8 +42,10 @@ class Probed:
     doubts: tuple[str, ...] = ()
 
 
-async def probe_model(base_url: str, api_key: str | None, model: str, *, ask: bool, seconds: float = SECONDS) -> Probed:
-    """Look at an endpoint, at most twice `seconds`. With `ask` one chat request is sent even where /models is fine.
+async def probe_model(
+    base_url: str, api_key: str | None, model: str, *, ask: bool, seconds: float = SECONDS, api: Api = "chat"
+) -> Probed:
+    """Look at an endpoint, at most twice `seconds`. With `ask` one request of `api` is sent even where /models is fine.
 
     Raises ConfigError for what can not be a URL or a key; whatever the endpoint does is in the result, never the key.
     """
@@ -62,15 +65,15 @@ async def probe_model(base_url: str, api_key: str | None, model: str, *, ask: bo
         doubts = () if names is None or model in names else (_unlisted(model, names),)
         if names is not None and not ask:
             return Probed(endpoint.where, None, doubts)
-        return await _asked(endpoint, model, doubts, seconds, silent)
+        return await _asked(endpoint, model, doubts, seconds, silent, api)
     finally:
         await endpoint.close()
 
 
-async def _asked(endpoint: Endpoint, model: str, doubts: tuple[str, ...], seconds: float, silent: bool) -> Probed:
+async def _asked(endpoint: Endpoint, model: str, doubts: tuple[str, ...], seconds: float, silent: bool, api: Api) -> Probed:
     try:
         async with asyncio.timeout(seconds):
-            await _reply(endpoint, model)
+            await (_decided(endpoint, model) if api == "decisions" else _reply(endpoint, model))
     except TimeoutError:
         late = f"no answer within {seconds:g} s"
         if silent:
@@ -95,6 +98,12 @@ async def _reply(endpoint: Endpoint, model: str) -> None:
                 raise
         else:
             return
+
+
+async def _decided(endpoint: Endpoint, model: str) -> None:
+    """Ask one question that is answered in a probability. Raises ModelError."""
+    question = {"type": "predicate", "instructions": "Is this a word?"}
+    await endpoint.post(orjson.dumps({"model": model, "input": "OK", "questions": [question]}), DECISIONS)
 
 
 def _no_connection(error: ModelError) -> bool:

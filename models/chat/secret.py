@@ -35,7 +35,8 @@ class Secret:
         """`body` without the key, as it is or escaped, also within JSON that is itself a text of JSON. JSON stays JSON."""
         if not self._key:
             return body
-        body = body.replace(self._raw, _HIDDEN.encode())
+        if self._key[0] not in _ESCAPABLE:  # else a backslash before it goes too, or what is left is no JSON
+            body = body.replace(self._raw, _HIDDEN.encode())
         # The pattern is slow, and needed only where the part without a slash is there, or ASCII is escaped.
         if self._plain in body or _ESCAPED_ASCII.search(body):
             return self._pattern.sub(_HIDDEN.encode(), body)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from models.sandbox.decisions import DECISIONS_ONLY
 from schemas.errors import ConfigError
 
 _NUMBER = re.compile(r":-?\d+(?:\.\d+)?")
@@ -86,8 +87,8 @@ class FaultPlan:
 
     def __init__(self, schedule: Sequence[str], probabilities: Mapping[str, float], chance: random.Random) -> None:
         for name in (*filter(None, schedule), *probabilities):
-            if name not in FAULTS:
-                raise ConfigError(f"planning sandbox faults: {name!r} is none of {', '.join(FAULTS)}")
+            if name not in FAULTS + DECISIONS_ONLY:
+                raise ConfigError(f"planning sandbox faults: {name!r} is none of {', '.join(FAULTS + DECISIONS_ONLY)}")
         if any(value < 0 for value in probabilities.values()) or sum(probabilities.values()) > 1:
             raise ConfigError("planning sandbox faults: probabilities must be positive and add up to 1 at most")
         self._schedule = list(reversed(schedule))

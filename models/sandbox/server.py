@@ -1,8 +1,8 @@
 """The sandbox: an OpenAI-compatible server that scores the features in the prompt with its own transparent rules.
 
-It speaks chat completions (json_schema, json_object, plain) and the model list, counts usage, sends rate-limit headers, and
-has the latency, limits and faults that it is told to have. It is no model, and says so in every answer's model name. It logs
-nothing, so no prompt ends in a log. For development, demos and tests: it listens on loopback unless told otherwise.
+It speaks chat completions (json_schema, json_object, plain), decisions and the model list, counts usage, sends rate-limit
+headers, and has the latency, limits and faults that it is told to have. It is no model, and says so in every answer's model
+name. It logs nothing, so no prompt ends in a log. For development, demos and tests: it listens on loopback unless told otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ import orjson
 from aiohttp import web
 
 from models.sandbox.account import Account, AccountLimits
+from models.sandbox.decisions import DECISION_FAULTS, BadDecision, decided, decision, decision_body, read_wanted
 from models.sandbox.faults import ANSWER_FAULTS, COMPLETION_FAULTS, REFUSAL_FAULTS, STATUS_FAULTS, TEXT_FAULTS, FaultPlan
 from models.sandbox.fill import fill, inlined
 from models.sandbox.limits import latency
@@ -154,6 +155,7 @@ class Sandbox:
         """Listen. Raises ConfigError if the address can not be bound."""
         app = web.Application(client_max_size=_MOST_BODY)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/decisions", self._decisions)
         app.router.add_post("/v1/moderations", moderation(self._denied))
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/sandbox/meter", self._read_meter)
@@ -194,6 +196,14 @@ class Sandbox:
         return _json(self.meter.as_json() | {"limits": self.account.as_json()})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._counted(request, self._answer)
+
+    async def _decisions(self, request: web.Request) -> web.StreamResponse:
+        return await self._counted(request, self._decide)
+
+    async def _counted(
+        self, request: web.Request, answer: Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         meter = self.meter
         meter.requests += 1
         meter.in_flight += 1
@@ -204,7 +214,7 @@ class Sandbox:
             if outage is not None:
                 return await self._out(request, outage)
             body = await request.read()
-            return self._denied(request) or await self._answer(request, body)
+            return self._denied(request) or await answer(request, body)
         finally:
             meter.in_flight -= 1
 
@@ -264,6 +274,48 @@ class Sandbox:
         if fault in COMPLETION_FAULTS:
             completion = COMPLETION_FAULTS[fault](completion)
         return await self._send(request, orjson.dumps(completion), fault, headers)
+
+    async def _decide(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        """The same for questions that are answered in probabilities."""
+        config, meter, input_tokens = self.config, self.meter, _input_tokens(body)
+        limited = self._limited(input_tokens, 0)
+        if limited is not None:
+            return limited
+        headers = self.account.headers()
+        try:
+            wanted = read_wanted(body)
+        except BadDecision as problem:
+            return _error(400, str(problem), code="invalid_request", param=problem.param, headers=headers)
+        if config.context is not None and input_tokens > config.context:
+            refusal = self._profile.overflow(input_tokens, config.context)
+            return _json(self._profile.body(refusal), status=refusal.status, headers=headers)
+        poison = config.poison
+        poisoned = [one for one in wanted.records.values() if poison is not None and poison in str(one)]
+        if poisoned and not config.poison_refusal and (filtered := self._profile.filtered) is not None:
+            return _json(self._profile.body(filtered), status=filtered.status, headers=headers)
+        fault = self._faults.next()
+        if fault:
+            meter.faults[fault] += 1
+        await self._pause(self._latency())
+        if fault in STATUS_FAULTS:
+            return _status_fault(int(fault), headers)
+        if fault in REFUSAL_FAULTS:
+            return _refusal_fault(fault, request, headers)
+        try:
+            answers = decided(wanted, lambda features: features in poisoned)
+        except Exception as error:  # noqa: BLE001  # a rule is somebody's code
+            return _error(500, f"the rule for {wanted.answers} failed with {type(error).__name__}", headers=headers)
+        if fault in DECISION_FAULTS:
+            answers = DECISION_FAULTS[fault](answers)
+        output_tokens = _tokens(orjson.dumps(answers))
+        self.account.used(output_tokens)
+        meter.timeline.add("answered", self.account.second)
+        meter.completions += 1
+        meter.records += len(wanted.records)
+        meter.input_tokens += input_tokens
+        meter.output_tokens += output_tokens
+        reply = decision(answers, MODEL, input_tokens, output_tokens)
+        return await self._send(request, decision_body(reply, fault), fault, headers)
 
     def _take(self, asked: _Asked, tokens: int) -> _Asked:
         """What is answered of a request. Raises _Refuse for what the profile, the context or the filter does not let pass."""

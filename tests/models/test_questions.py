@@ -1,0 +1,165 @@
+"""What is asked of an answer type in probabilities, and what probabilities make of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Literal, Optional
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, create_model
+
+from agents.credit_risk import RiskAnswer
+from agents.product_quality import QualityAnswer
+from models.chat.questions import MOST_LEVELS, Unbelievable, fields_of
+from schemas.errors import ConfigError
+
+
+class Colour(Enum):
+    """A closed list of its own class."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Full(BaseModel):
+    """A field of each kind that can be asked, and two that keep their default."""
+
+    sure: bool
+    colour: Colour
+    maybe: Optional[Literal["a", "b"]]  # noqa: UP045  # the older spelling is a form that agents use too
+    grade: Literal[1, 2, 3]
+    tags: list[Literal["x", "y", "z"]] = Field(max_length=2)
+    share: float = Field(ge=0, le=1)
+    over: float = Field(gt=0, lt=1)
+    risk: int = Field(ge=0, le=100)
+    few: int = Field(gt=0, lt=5)
+    money: Decimal = Field(ge=-5, le=5)
+    even: int = Field(ge=1, le=99, multiple_of=2)
+    always: Literal["fixed"]
+    text: str = "nothing said"
+    unbounded: int = 7
+
+
+FIELDS = {field.name: field for field in fields_of(Full)}
+probabilities = st.floats(0, 1)
+
+
+@st.composite
+def told(draw: st.DrawFn) -> dict[str, list[dict[str, Any]]]:
+    """An answer to each question that could be believed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, field in FIELDS.items():
+        answers: list[dict[str, Any]] = []
+        for asked in field.questions:
+            if asked.kind == "predicate":
+                answers.append({"probability": draw(probabilities)})
+                continue
+            weights = [draw(st.integers(1, 1000)) for _ in asked.options]
+            key = "value" if asked.kind == "choice" else "label"
+            rows = [{key: option, "probability": w / sum(weights)} for option, w in zip(asked.options, weights, strict=True)]
+            best = asked.options[weights.index(max(weights))]
+            answers.append({"probabilities": rows} | ({"choice": best} if asked.kind == "choice" else {}))
+        found[name] = answers
+    return found
+
+
+@given(told())
+def test_whatever_is_believed_makes_an_answer_of_the_type(said: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Probabilities that can be give a value inside every bound, and what is not asked keeps its default."""
+    values = {name: field.value(said[name]) for name, field in FIELDS.items()}
+    answer = Full.model_validate_json(orjson.dumps(values), strict=True)
+    assert answer.text == "nothing said"
+    assert answer.unbounded == 7
+    assert answer.sure == (said["sure"][0]["probability"] >= 0.5)
+    assert answer.share == said["share"][0]["probability"]
+    assert answer.colour.value == said["colour"][0]["choice"]
+
+
+@given(st.sampled_from(sorted(FIELDS)), st.data())
+def test_what_is_no_probability_is_never_believed(name: str, data: st.DataObject) -> None:
+    """One probability that is none, or of the wrong type, takes the field its value."""
+    said = data.draw(told())[name]
+    if not said:
+        return
+    bad = data.draw(st.sampled_from([-0.01, 1.01, 1e300, math.nan, math.inf, -math.inf, "0.5", None, True, [0.5]]))
+    one = said[0]
+    if "probability" in one:
+        one["probability"] = bad
+    else:
+        one["probabilities"][-1]["probability"] = bad
+    with pytest.raises(Unbelievable):
+        FIELDS[name].value(said)
+
+
+@given(st.lists(probabilities, min_size=11, max_size=11))
+def test_a_score_is_the_mean_of_its_levels_or_not_believed(likely: list[float]) -> None:
+    """Levels whose probabilities add up to 1 give their mean, rounded; others give nothing."""
+    labels = FIELDS["risk"].questions[0].options
+    said = [{"probabilities": [{"label": label, "probability": p} for label, p in zip(labels, likely, strict=True)]}]
+    total = math.fsum(likely)
+    if abs(total - 1) > 0.02:
+        with pytest.raises(Unbelievable):
+            FIELDS["risk"].value(said)
+    else:
+        mean = math.fsum(float(label) * p for label, p in zip(labels, likely, strict=True)) / total
+        assert FIELDS["risk"].value(said) == round(mean)
+
+
+def choice(value: Any, **likely: Any) -> list[dict[str, Any]]:
+    """What a choice of a colour may look like."""
+    return [{"choice": value, "probabilities": [{"value": one, "probability": p} for one, p in likely.items()]}]
+
+
+@pytest.mark.parametrize("said", [
+    choice("green", red=0.5, blue=0.5), choice("red", red=0.1, blue=0.9), choice(True, red=0.5, blue=0.5),
+    choice("red", red=1.0), choice("red", red=0.9, blue=0.05, green=0.05), choice("red", red=0.5, blue=0.2),
+    choice("red", red=0.5, green=0.5),
+    [{"choice": "red"}], [{"choice": "red", "probabilities": [7]}],
+])  # fmt: skip
+def test_a_choice_that_can_not_be_is_not_believed(said: list[dict[str, Any]]) -> None:
+    """No option of ours, not the most probable one, or probabilities that are not those of our options."""
+    with pytest.raises(Unbelievable):
+        FIELDS["colour"].value(said)
+    assert FIELDS["colour"].value(choice("red", red=0.9, blue=0.1)) == "red"
+
+
+def test_the_strongest_members_of_a_list_come_first_and_no_more_than_fit() -> None:
+    """Options from 0.5 on, in the order of their probability, cut to the most that the type allows."""
+    assert FIELDS["tags"].value([{"probability": p} for p in (0.6, 0.9, 0.7)]) == ["y", "z"]
+    assert FIELDS["tags"].value([{"probability": p} for p in (0.1, 0.5, 0.49)]) == ["y"]
+
+
+def test_levels_are_few_and_reach_from_bound_to_bound() -> None:
+    """Each whole number where there are few, else eleven steps."""
+    assert FIELDS["few"].questions[0].options == ("1", "2", "3", "4")
+    assert FIELDS["risk"].questions[0].options == tuple(str(n) for n in range(0, 101, 10))
+    assert all(len(asked.options) <= MOST_LEVELS for asked in FIELDS["money"].questions)
+
+
+@pytest.mark.parametrize("answer", [RiskAnswer, QualityAnswer])
+def test_the_agents_here_can_be_asked_and_can_still_say_that_they_do_not_know(answer: type[BaseModel]) -> None:
+    """All fields of the agents' answers are asked, "sufficient" and "insufficient" among them."""
+    fields = fields_of(answer)
+    assert {field.name for field in fields} == set(answer.model_fields)
+    asked = [question for field in fields for question in field.questions]
+    assert any("sufficient" in question.text or "insufficient" in question.options for question in asked)
+
+
+class Inner(BaseModel):
+    """Nested."""
+
+    x: bool
+
+
+@pytest.mark.parametrize("kind", [str, int, float, Inner, list[str], list[Inner]])
+def test_a_required_field_that_can_not_be_asked_is_named_with_what_to_do(kind: Any) -> None:
+    """The error names the type and the field."""
+    odd: type[BaseModel] = create_model("Odd", sure=(bool, ...), rest=(kind, ...))
+    with pytest.raises(ConfigError, match=r"Odd: its field rest .* HEADRACE_MODEL_API"):
+        fields_of(odd)
