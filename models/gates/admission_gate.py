@@ -50,15 +50,16 @@ class AdmissionGate:
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
         """Wait for a turn. Raises TimeoutError at the deadline, or Refused as soon as the time left is known not to suffice."""
-        core, now, size = self.core, self._now(), asking.output_tokens
+        core, now = self.core, self._now()
         ticket = Ticket(asking.agent, asking.tokens, asking.again)
         core.ask(ticket, now, deadline)
         arrived()
         if now >= deadline:
             core.drop(ticket)
             raise TimeoutError
-        tries = now + self.usual.least(size) > deadline and self.usual.may_try(size, now)
-        latest = deadline if tries else deadline - self.usual.least(size)
+        usual, kind = self.usual, (asking.agent, asking.output_tokens)
+        tries = now + usual.least(*kind) > deadline and usual.may_try(*kind, now)
+        latest = deadline if tries else deadline - usual.least(*kind)
         if now > latest:
             core.drop(ticket)
             raise self._too_late(asking, deadline)
@@ -69,7 +70,7 @@ class AdmissionGate:
                 async with asyncio.timeout_at(latest):
                     await turn
                 # Meanwhile more may be known of how long it takes.
-                if not tries and deadline - self._now() < self.usual.least(size):
+                if not tries and deadline - self._now() < usual.least(*kind):
                     raise TimeoutError
             except TimeoutError:
                 self._give_up(ticket)
@@ -77,7 +78,7 @@ class AdmissionGate:
             except BaseException:
                 self._give_up(ticket)
                 raise
-        return partial(self._leave, ticket, size)
+        return partial(self._leave, ticket, asking.output_tokens)
 
     def share(self, agent: str, fraction: float) -> None:
         """The part of the account's limits that the agent may have, 0 to 1: its weight times its part of all partitions."""
@@ -103,7 +104,7 @@ class AdmissionGate:
 
     def _too_late(self, asking: Asking, deadline: float) -> Exception:
         """Of a request that came back from a 429 nothing of this is told: it was the rate that held it up."""
-        least = self.usual.least(asking.output_tokens)
+        least = self.usual.least(asking.agent, asking.output_tokens)
         if asking.again or not least:
             return TimeoutError()
         left = max(0.0, deadline - self._now())
@@ -113,7 +114,7 @@ class AdmissionGate:
         if ticket.state == "over":
             raise RuntimeError("ending a request that has ended already")
         if ended.kind == "served":
-            self.usual.served(size, ended.seconds)
+            self.usual.served(ticket.agent, size, ended.seconds)
         now = self._now()
         self.core.ended(ticket, ended, now)
         self._grant(now)

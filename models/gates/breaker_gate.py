@@ -43,11 +43,11 @@ class BreakerGate:
             pause = self.breaker.until - now
             again = f"it is asked again in {pause:.0f} s" if pause >= 0.5 else "others are trying it"
             raise Refused("unavailable", f"{self._where} failed ({self.breaker.stats.why}); {again}")
-        return partial(self._leave, era, asking.output_tokens)
+        return partial(self._leave, era, asking.agent, asking.output_tokens)
 
-    def _leave(self, era: int, size: int, ended: Ended) -> None:
+    def _leave(self, era: int, agent: str, size: int, ended: Ended) -> None:
         if ended.kind == "served":
-            self._usual.served(size, ended.seconds)
-        elif ended.kind == "timeout" and ended.seconds < self._usual.least(size):
+            self._usual.served(agent, size, ended.seconds)
+        elif ended.kind == "timeout" and ended.seconds < self._usual.least(agent, size):
             ended = replace(ended, kind="cancelled")
         self.breaker.left(ended, asyncio.get_running_loop().time(), era)

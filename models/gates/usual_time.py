@@ -7,42 +7,67 @@ endpoint that is well. The measure is low on purpose: what might still be answer
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 QUANTILE = 0.1
 LEAST_EVIDENCE = 5
-"""Answers of a size before anything is known of it."""
+"""Answers of a kind before anything is known of it."""
 _WINDOW = 20
+_MOST_KINDS = 1024
+"""Kinds of request that are remembered; past them the one that was answered longest ago is forgotten."""
 TRY_SECONDS = 10.0
 """How often one that has too little time is let through: nobody else might find out that the endpoint became faster."""
+
+_Kind = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of one kind of request: the last times, what follows from them, and when one may be let through to find out more."""
+
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    least: float = 0.0
+    try_at: float | None = None
 
 
 class UsualTime:
     """One for an endpoint and model. Times are in seconds from leaving to the answer.
 
-    `size` is the output that a request reserves, in tokens: it is compared with those within a factor of two of it.
+    `size` is the output that a request of `agent` reserves, in tokens: it is compared with those of the same agent within a
+    factor of two of it. What one agent asks for may take ten times as long as what another does.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[int, deque[float]] = {}
-        self._least: dict[int, float] = {}
-        self._tries_at: dict[int, float] = {}
+        self._known: dict[_Kind, _Known] = {}
 
-    def served(self, size: int, seconds: float) -> None:
+    def served(self, agent: str, size: int, seconds: float) -> None:
         """A request was answered after so long. What failed or was cut off is not told: nobody knows how long it would take."""
-        kind = size.bit_length()
-        seen = self._seen.setdefault(kind, deque(maxlen=_WINDOW))
-        seen.append(seconds)
-        if len(seen) >= LEAST_EVIDENCE:
-            self._least[kind] = sorted(seen)[int(QUANTILE * len(seen))]
+        kind = _kind(agent, size)
+        known = self._known.pop(kind) if kind in self._known else _Known()
+        self._known[kind] = known  # at the end: the last one told of is the last to be forgotten
+        if len(self._known) > _MOST_KINDS:
+            del self._known[next(iter(self._known))]
+        known.seen.append(seconds)
+        if len(known.seen) >= LEAST_EVIDENCE:
+            known.least = sorted(known.seen)[int(QUANTILE * len(known.seen))]
 
-    def least(self, size: int) -> float:
-        """Seconds below which a request of that size is hardly ever answered; 0.0 while too few were."""
-        return self._least.get(size.bit_length(), 0.0)
+    def least(self, agent: str, size: int) -> float:
+        """Seconds below which such a request is hardly ever answered; 0.0 while too few were."""
+        known = self._known.get(_kind(agent, size))
+        return 0.0 if known is None else known.least
 
-    def may_try(self, size: int, now: float) -> bool:
+    def may_try(self, agent: str, size: int, now: float) -> bool:
         """Whether one that has less time than that may leave to find out; True takes it, the first only after `TRY_SECONDS`."""
-        at = self._tries_at.setdefault(size.bit_length(), now + TRY_SECONDS)
-        if now < at:
+        known = self._known.get(_kind(agent, size))
+        if known is None:
+            return True
+        if known.try_at is None:
+            known.try_at = now + TRY_SECONDS
+        if now < known.try_at:
             return False
-        self._tries_at[size.bit_length()] = now + TRY_SECONDS
+        known.try_at = now + TRY_SECONDS
         return True
+
+
+def _kind(agent: str, size: int) -> _Kind:
+    return agent, size.bit_length()

@@ -25,16 +25,16 @@ LARGE = Asking("a", 4000, 4000, {0: 16})
 
 @given(st.lists(st.floats(0, 100), max_size=60))
 def test_nothing_is_known_before_there_is_evidence_and_little_is_claimed_after(times: list[float]) -> None:
-    """The measure is 0 for the first answers, then at most every tenth of the last twenty was quicker; other sizes are others."""
+    """The measure is 0 for the first answers, then at most a tenth of the last twenty was quicker; other sizes and agents are others."""
     usual = UsualTime()
     for count, seconds in enumerate(times, 1):
-        usual.served(200, seconds)
+        usual.served("a", 200, seconds)
         last = times[max(0, count - 20) : count]
         if count < LEAST_EVIDENCE:
-            assert usual.least(200) == 0
+            assert usual.least("a", 200) == 0
         else:
-            assert sum(one < usual.least(200) for one in last) <= len(last) / 10
-    assert usual.least(2000) == 0
+            assert sum(one < usual.least("a", 200) for one in last) <= len(last) / 10
+    assert usual.least("a", 2000) == usual.least("b", 200) == 0
 
 
 async def passed(gate: AdmissionGate | BreakerGate, ended: Ended, asking: Asking = ASKING, times: int = 1) -> None:
@@ -56,6 +56,31 @@ async def test_a_request_with_too_little_time_is_refused_and_leaves_nothing_behi
     (await gate.enter(LARGE, soon(1)))(Ended("served", seconds=2.0))
 
 
+async def test_a_slow_agent_does_not_starve_a_fast_one() -> None:
+    """Where one agent's requests take 1.6 s, another's of that size that take 0.1 s leave with 1 s; so it is for the breaker."""
+    admission, breaker = AdmissionGate(Limits(rpm=60_000)), BreakerGate("there")
+    quick = Asking("b", 100, 100, {0: 1})
+    for gate in (admission, breaker):
+        await passed(gate, Ended("served", seconds=1.6), times=2 * LEAST_EVIDENCE)
+    for _ in range(2 * LEAST_EVIDENCE):
+        (await admission.enter(quick, soon(1)))(Ended("served", seconds=0.1))
+    with pytest.raises(Refused, match=r"such a request takes 1\.6 s"):
+        await admission.enter(ASKING, soon(1))
+    await passed(breaker, Ended("served", seconds=0.1), quick, LEAST_EVIDENCE)
+    await passed(breaker, Ended("timeout", seconds=1.0), quick, IN_A_ROW)
+    assert breaker.breaker.state == "open"
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """After ten thousand kinds of request the first is forgotten, and one that is told of again and again is not."""
+    usual = UsualTime()
+    for number in range(10_000):
+        for _ in range(LEAST_EVIDENCE):
+            usual.served(f"agent {number}", 100, 1.0)
+        usual.served("constant", 100, 2.0)
+    assert (usual.least("agent 0", 100), usual.least("agent 9999", 100), usual.least("constant", 100)) == (0.0, 1.0, 2.0)
+
+
 async def test_after_a_429_the_rate_is_what_is_told() -> None:
     """A request that came back from one is late for that reason."""
     gate = AdmissionGate(Limits())
@@ -75,7 +100,7 @@ async def _waits() -> tuple[float, float]:
     doubtful = asyncio.ensure_future(gate.enter(LARGE, soon(5)))
     await asyncio.sleep(4)
     for _ in range(LEAST_EVIDENCE):
-        gate.usual.served(LARGE.output_tokens, 2.0)  # of others, meanwhile
+        gate.usual.served(LARGE.agent, LARGE.output_tokens, 2.0)  # of others, meanwhile
     leave(Ended("served", seconds=2.0))
     with pytest.raises(Refused):
         await doubtful
@@ -130,7 +155,7 @@ async def _queue(calls: list[Call], short: bool) -> tuple[list[str], BreakerGate
     breaker, admission = BreakerGate("there"), AdmissionGate(Limits(rpm=600))
     if not short:
         admission.usual = UsualTime()
-        admission.usual.served = lambda size, seconds: None  # type: ignore[method-assign]  # as if it knew nothing
+        admission.usual.served = lambda agent, size, seconds: None  # type: ignore[method-assign]  # as if it knew nothing
     async with Sandbox(SandboxConfig(latency="800ms")) as server:
         scorer = chat(server.base_url, calls, gates=[breaker, admission], pacer=admission)
         first = asyncio.ensure_future(scorer.score(questions(1), soon(5)))
