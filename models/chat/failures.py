@@ -230,15 +230,19 @@ def _short(body: dict[str, Any]) -> str:
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds to wait as the server asks for: `retry-after-ms`, `retry-after` in seconds or as a date; None without."""
+    """Seconds to wait as the server asks for: `retry-after-ms`, `retry-after` in seconds or as a date.
+
+    None without, and where it asks for no wait at all: some deployments send 0 with every 429, or a date that is past.
+    """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) / unit
         except ValueError:
             continue
-        if 0 <= seconds < 86_400:
+        if 0 < seconds < 86_400:
             return seconds
     try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time())
+        left = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time()
     except (ValueError, TypeError, OverflowError):
         return None
+    return left if left > 0 else None

@@ -254,7 +254,7 @@ class Admission:
     def _limited(self, ticket: Ticket, ended: Ended, now: float) -> None:
         self._stats.limited += 1
         self._give_back(ticket, ticket.tokens, now)  # the endpoint took none; it may well have counted the request
-        hint = ended.retry_after if ended.retry_after is not None else wait_hint(ended.headers)
+        hint = ended.retry_after or wait_hint(ended.headers)
         if self.finder.limited(ticket.tokens, ticket.scale, ticket.sent_at, now, ticket.probe, hint):
             self.concurrency.limited()
             self._all.drain(now)

@@ -128,13 +128,14 @@ class LimitFinder:
     def limited(self, tokens: float, scale: float, sent_at: float, now: float, probe: bool, hint: float | None) -> bool:
         """429 for a request sent at `sent_at`. True if it closed the gate, which happens once for those under way together.
 
-        `hint` is what the endpoint asks for, in seconds: heeded up to a minute, then it is asked again.
+        `hint` is what the endpoint asks for, in seconds: heeded up to a minute, then it is asked again. It makes a pause longer,
+        never shorter: one of 0 or less is none, and an endpoint that asks for less than it takes is asked less and less often.
         """
         self._sent -= scale
         self._sent_tokens -= tokens * scale
         self._refusal += 0.2 * (min(1.0, now - sent_at) - self._refusal)
         self._refused_at = now
-        asked = None if hint is None else min(max(hint, 0.0), _MOST_HINT)
+        asked = None if hint is None or hint <= 0 else min(hint, _MOST_HINT)
         if not self.closed:
             if sent_at <= self._closed_at:
                 return False  # under way when another was refused, and that was answered since
@@ -145,7 +146,7 @@ class LimitFinder:
                 self._window, self._window_confirmed = self._guess, self._guess is not None
                 fresh = max(fresh, min(2.0, 1.5 * self._pause))
             self._pause, self._guess = fresh, None
-            self._until = now + (self._pause if asked is None else asked)
+            self._until = now + max(self._pause, asked or 0.0)
             self._refused_probe_at = now
             return True
         if self._probe_at is not None and (probe or sent_at >= self._probe_at):
@@ -153,7 +154,7 @@ class LimitFinder:
             self._refused_probe_at = sent_at
             most = min(_MOST_PAUSE, max(_USUAL_PAUSE, _PAUSE_REQUESTS / self.requests))
             self._pause = min(most, 3 * self._pause)
-            self._until = now + self._pause if asked is None else now + asked
+            self._until = now + max(self._pause, asked or 0.0)
             if asked is None:
                 self._until = self._by_the_minute(now)
         elif asked is not None and self._probe_at is None:

@@ -44,5 +44,6 @@ class Slots:
             self._limited = 0
         elif ended.kind == "limited":
             self._limited += 1
-            pause = min(_LONGEST, _FIRST * 2.0**self._limited) if ended.retry_after is None else ended.retry_after
+            own, asked = min(_LONGEST, _FIRST * 2.0**self._limited), ended.retry_after
+            pause = own if asked is None or asked <= 0 else max(_FIRST, asked)
             self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + pause)

@@ -8,9 +8,11 @@ import pytest
 
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
-from models.gates.gate import Asking, Ended
+from models.gates.gate import Asking, Ended, Gate
+from models.gates.slots import Slots
 from models.sandbox.server import Sandbox, SandboxConfig
 from tests.support.scoring import chat, questions, soon, statuses
+from tests.support.virtual_time import run
 
 ASKING = Asking("a", 10, 10, {0: 1})
 
@@ -36,6 +38,38 @@ async def test_untold_the_limit_is_found_and_all_is_answered() -> None:
         await scorer.close()
         assert server.meter.limited < 30  # none where its headers say the limit
     assert {answer.status for answers in rounds for answer in answers} == {"answered"}
+
+
+async def _refusals(gate: Gate, hint: float | None) -> int:
+    """How many 429s with this hint eight requests get in a minute; they go back to the gate as often as they are refused."""
+    found, until = 0, soon(60)
+
+    async def ask() -> None:
+        nonlocal found
+        again = False
+        while True:
+            leave = await gate.enter(Asking("a", 10, 10, {0: 1}, again), until)
+            await asyncio.sleep(0.003)
+            leave(Ended("limited", None, 0.003, hint, status=429))
+            found, again = found + 1, True
+
+    ends = await asyncio.gather(*(ask() for _ in range(8)), return_exceptions=True)
+    assert {type(end) for end in ends} == {TimeoutError}
+    return found
+
+
+@pytest.mark.parametrize("hint", [None, 0.0, -1.0, 0.005])
+@pytest.mark.parametrize("rpm", [None, 3000])
+def test_a_hint_to_wait_makes_no_pause_shorter(rpm: int | None, hint: float | None) -> None:
+    """An endpoint that refuses everything and says to come back at once is asked as seldom as one that says nothing."""
+    assert run(_refusals(AdmissionGate(Limits(rpm=rpm)), hint)) <= 30
+    assert run(_refusals(Slots(1, lambda: 0.5), hint)) <= (30 if hint is None or hint <= 0 else 60 / 0.2 + 1)
+
+
+def test_a_hint_to_wait_makes_a_pause_longer() -> None:
+    """Who says ten seconds is asked six times in a minute, once those under way together were refused."""
+    assert 5 <= run(_refusals(AdmissionGate(Limits(rpm=3000)), 10.0)) <= 8 + 6
+    assert 5 <= run(_refusals(Slots(1, lambda: 0.5), 10.0)) <= 8
 
 
 async def test_a_turn_that_does_not_come_in_time_is_a_timeout_and_leaves_nothing_behind() -> None:

@@ -25,7 +25,7 @@ LARGE = Asking("a", 4000, 4000, {0: 16})
 
 @given(st.lists(st.floats(0, 100), max_size=60))
 def test_nothing_is_known_before_there_is_evidence_and_little_is_claimed_after(times: list[float]) -> None:
-    """The measure is 0 for the first answers, then at most a tenth of the last twenty was quicker; other sizes and agents are others."""
+    """It is 0 for the first answers, then at most a tenth of the last twenty was quicker; other sizes and agents are others."""
     usual = UsualTime()
     for count, seconds in enumerate(times, 1):
         usual.served("a", 200, seconds)
