@@ -39,6 +39,19 @@ def test_a_quiet_stream_may_retry_and_a_busy_one_in_an_outage_may_not_for_long()
     assert budget.stats.retried - before <= MOST_SAVED + 1000 * SHARE
 
 
+async def test_over_http_a_retry_earns_no_retry() -> None:
+    """What is sent again counts as sent once: each of ten calls that fail puts a tenth of a retry in, whatever was tried."""
+    async with Sandbox(SandboxConfig(faults={"503": 1.0})) as server:
+        scorer = chat(server.base_url)
+        for _ in range(10):
+            await scorer.score(questions(1), soon(60))
+        await scorer.close()
+        budget = scorer._line.retry_budget
+        assert budget is not None
+        assert budget.stats.sent == 10
+        assert budget.stats.retried == server.meter.requests - 10 > 0
+
+
 async def test_over_http_an_outage_is_sent_little_more_than_the_requests_themselves() -> None:
     """Without a breaker: three hundred calls into an endpoint that fails are not nine hundred requests."""
     async with Sandbox(SandboxConfig(faults={"503": 1.0})) as server:
