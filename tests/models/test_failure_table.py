@@ -1,7 +1,9 @@
 """The failure table: each signal of an endpoint, and what is done about it, over real HTTP through the gates and the failover.
 
 A row says what the main endpoint does to its requests in turn, and what comes of a batch of three records. Requests are counted
-at both endpoints, by their own meters. The last test fails where a fault of the sandbox, or a signal of the table, has no row.
+at both endpoints, by their own meters. A read timeout is not tried again at the same endpoint: a hang takes its whole share of
+the deadline, and what is left is the next one's. The last test fails where a fault of the sandbox, or a signal of the table,
+has no row.
 """
 
 from __future__ import annotations
