@@ -69,6 +69,7 @@ class LimitFinder:
         self._since_open = 0
         self._refused_at = self._stepped = self._round_at = now
         self._sent = self._sent_tokens = 0.0
+        self._whole = True  # whether the round began with an opening, and not in the middle of what a minute gave out
 
     @property
     def rate(self) -> float:
@@ -107,6 +108,7 @@ class LimitFinder:
         """A request did not have to wait: what the endpoint admits can not be told from what was asked so far."""
         if not self.closed and not (self._opening and now - self._round_at < _OPENING_ROUND):
             self._round_at, self._sent, self._sent_tokens = now, 0.0, 0.0
+            self._whole = False
 
     def settled(self, tokens: float, scale: float) -> None:
         """A request used so many tokens less than it had reserved."""
@@ -189,19 +191,19 @@ class LimitFinder:
         step = _STEP
         if brief > _OUTAGE:
             self._set(self.requests * _MOST_CUT, self.tokens * _MOST_CUT)
-            self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
+            self._begin_round(probe_at)
         elif seconds >= _MEASURED and self._sent >= _MEASURED_REQUESTS:
-            least = 0.0 if self._opening else max(0.0, _CUT - 1.5 * brief / seconds)
+            least = 0.0 if self._opening else max(0.0 if self._whole else _MOST_CUT, _CUT - 1.5 * brief / seconds)
             self._cut = _CUT
             self._set(
                 _between(least, self._sent / seconds, self.requests),
                 _between(least, self._sent_tokens / seconds, self.tokens) if self._sent_tokens > 0 else self.tokens,
             )
-            self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
+            self._begin_round(probe_at)
         elif self._opening:
             rate = self.requests * _OPENING_CUT
             self._set(rate, min(self.tokens, rate * each) if each > 0 else self.tokens)
-            self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
+            self._begin_round(probe_at)
         else:
             self._sent, self._sent_tokens = self._sent + self._probe[0], self._sent_tokens + self._probe[1]
             cut = self._cut
@@ -211,6 +213,10 @@ class LimitFinder:
         self._step, self._opening = _GUESSED_STEP if self._opening else step, False
         self._since_open, self._opened_at = 0, now
         self._stepped = now
+
+    def _begin_round(self, probe_at: float) -> None:
+        self._round_at, self._sent, self._sent_tokens = probe_at, *self._probe
+        self._whole = True
 
     def _learn_window(self, refused: float, accepted: float) -> None:
         """A long closure ended between these two: at the same second of a minute as the one before, or that says nothing."""

@@ -56,6 +56,15 @@ def test_a_client_that_is_kept_from_running_loses_little(window: str) -> None:
     assert found.per_success <= 1.03
 
 
+@pytest.mark.parametrize("what", ["requests", "tokens"])
+@pytest.mark.parametrize("seed", [100, 105, 107])
+def test_a_client_that_stood_still_as_a_minute_was_used_up_has_all_of_the_next(what: str, seed: int) -> None:
+    """What it sent since it stood is no measure of the limit: for long it was closed, and it had sent before."""
+    found = run_one("by the minute", what, "plain", told=False, stalls=1.5, seed=seed)
+    assert found.goodput >= 0.93
+    assert found.per_success <= 1.10
+
+
 def test_what_waits_in_front_of_a_closed_endpoint_keeps_its_deadline() -> None:
     """No more than about a second's worth is let in to wait: the rest is still in front of the gate when it closes."""
     admission = Admission(Limits(rpm=120), 0.0)
