@@ -140,7 +140,8 @@ class History:
                 continue
             ledger.add_decision(decision)
             value = self.other_values.get((DECISIONS, decision.at), value_of(decision))
-            ledger.audit.found(DECISIONS, decision.at, value_digest(value), decision.id)
+            if ledger.ours(decision):
+                ledger.audit.found(DECISIONS, decision.at, value_digest(value), decision.id)
         for at, value, id in self.judgements:
             if (JUDGEMENTS, at) in self.nulls:
                 ledger.audit.erased(JUDGEMENTS)
@@ -149,7 +150,8 @@ class History:
         for dead_letter in self.dead_letters:
             ledger.add_dead_letter(dead_letter)
             value = self.other_values.get((DEAD_LETTERS, dead_letter.at), value_of(dead_letter))
-            ledger.audit.found(DEAD_LETTERS, dead_letter.at, letter_digest(value, (("h", b"v"),)), dead_letter.id)
+            if ledger.ours(dead_letter):
+                ledger.audit.found(DEAD_LETTERS, dead_letter.at, letter_digest(value, (("h", b"v"),)), dead_letter.id)
         return judge(ledger, self.edges)
 
 

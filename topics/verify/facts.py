@@ -17,7 +17,7 @@ OFFENCES: Mapping[str, str] = {
     "missing_part": "a part of an input record has no outcome",
     "repeated": "the same outcome was published more than once although the promise is exactly once",
     "conflict": "one record was both skipped by a receipt and published, or has two different outcomes",
-    "foreign": "an outcome names an input record that is not there",
+    "foreign": "an outcome names an input record that is not there, a run without receipts, or an agent that does not write here",
     "hash_mismatch": "an outcome names another input than the record at its offset",
     "id_mismatch": "an outcome's id is not the one its coordinates give",
     "bad_part": "an outcome's part numbers do not fit those of its siblings",

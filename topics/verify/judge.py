@@ -13,6 +13,7 @@ from topics.verify.source import CLOSED, DEAD, DECIDED, EXCUSED, LATE, LOST, SKI
 
 NO_RECEIPT = "their receipts were removed by retention, and they may have been skips"
 NO_OUTCOME = "their decisions or dead letters were removed by retention or compaction"
+NO_RUN = "the receipts of the run that these outcomes name were removed by retention"
 NO_INPUT = "the input of these outcomes was removed by retention or compaction"
 
 _PLAIN = {CLOSED | bit | more: bit for bit in (DECIDED, DEAD, SKIPPED) for more in (0, LATE, EXCUSED, LATE | EXCUSED)}
@@ -51,6 +52,7 @@ class _Judge:
         self._records()
         self._behind()
         self._strays()
+        self._others()
         self._numbering()
         self._offsets()
         self._notes()
@@ -215,12 +217,27 @@ class _Judge:
                     self.account.unprovable[NO_INPUT] += 1
                 else:
                     self._offend("foreign", topic, at, f"{scope.topic}/{scope.partition} has no record at offset {offset}")
-        for other, number in self.ledger.other_sources.items():
-            if other in self.ledger.known_sources:
-                self.account.notes.append(f"{number} outcomes of the earlier source topic {other} are not accounted for here")
+
+    def _others(self) -> None:
+        """Outcomes of another agent, run or source: a run that has receipts of its own is verified as itself, all else offends.
+
+        A topic of decisions has one agent, as a topic of dead letters has, so no other agent can have written to it.
+        """
+        ledger, scope, account = self.ledger, self.scope, self.account
+        for (bit, side), found in ledger.others.items():
+            number, at = found.number, found.at
+            topic = scope.decisions if bit == DECIDED else scope.dead_letters
+            whose = f"the run {side.run} about the source topic {side.topic}"
+            if side.agent != scope.agent:
+                detail = f"{number} outcomes name the agent {side.agent}, which does not write here; this is the first of them"
+                self._offend("foreign", topic, at, detail)
+            elif side in ledger.receipted:
+                account.notes.append(f"{number} outcomes of {whose} are not accounted for here: verify that run by itself")
+            elif self.edges.receipts_trimmed:
+                account.unprovable[NO_RUN] += number
             else:
-                detail = f"{number} outcomes name the source topic {other}, about which there are no receipts"
-                self._offend("foreign", scope.decisions, None, detail)
+                detail = f"{number} outcomes name {whose}, of which there are no receipts; this is the first of them"
+                self._offend("foreign", topic, at, detail)
 
     # ---- numbering and offsets ---------------------------------------------------------------------------------------------
     def _numbering(self) -> None:

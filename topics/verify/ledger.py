@@ -7,8 +7,8 @@ every outcome is judged when it comes and nothing of it is kept but a few bits. 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from schemas.identity import decision_id
 from schemas.receipt import Receipt
@@ -55,6 +55,22 @@ class Strays:
     at: dict[int, list[int]] = field(default_factory=lambda: {DECIDED: [], DEAD: []})
 
 
+class Side(NamedTuple):
+    """Whose an outcome or a receipt is that is not of the agent, run and source that are verified."""
+
+    agent: str
+    run: str
+    topic: str
+
+
+@dataclass(slots=True)
+class Counted:
+    """Outcomes of one other side: where the first one lies, and how many there are."""
+
+    at: int
+    number: int = 0
+
+
 class Ledger:
     """Collects the facts of one source partition."""
 
@@ -67,8 +83,8 @@ class Ledger:
         self.claims = Claims()
         self.strays = Strays()
         self.behind: list[tuple[int, int]] = []
-        self.other_sources: Counter[str] = Counter()
-        self.known_sources: set[str] = set()
+        self.others: dict[tuple[int, Side], Counted] = {}
+        self.receipted: set[Side] = set()
         self.first_outcome: dict[int, int] = {}
         self._newest: dict[int, int] = {}
         self._topics = {DECIDED: scope.decisions, DEAD: scope.dead_letters}
@@ -112,18 +128,21 @@ class Ledger:
     def _ours(self, at: int, receipt: Receipt) -> bool:
         scope = self.scope
         if receipt.agent != scope.agent or receipt.run != scope.run:
-            if receipt.agent == scope.agent:
-                self.audit.other(receipt)
+            self._other(receipt)
             return False
         if receipt.topic != scope.topic:
-            self.known_sources.add(receipt.topic)
-            self.audit.other(receipt)
+            self._other(receipt)
             return False
         if receipt.partition != scope.partition:
             detail = f"receipt {receipt.seq} is about partition {receipt.partition}"
             self.account.offend("wrong_partition", scope.receipts, scope.partition, at, detail)
             return False
         return True
+
+    def _other(self, receipt: Receipt) -> None:
+        if receipt.agent == self.scope.agent:
+            self.receipted.add(Side(receipt.agent, receipt.run, receipt.topic))
+            self.audit.other(receipt)
 
     def _close(self, at: int, receipt: Receipt, number: int, first: int, end: int) -> None:
         account, source, claims = self.account, self.source, self.claims
@@ -174,7 +193,7 @@ class Ledger:
         if receipt.agent != self.scope.agent:
             return
         if (receipt.topic, receipt.run) != (self.scope.topic, self.scope.run):
-            self.audit.other(receipt)
+            self._other(receipt)
         else:
             self.audit.late(at, receipt)
             for first, end in receipt.closed:
@@ -186,7 +205,7 @@ class Ledger:
         self._add(outcome, DECIDED)
 
     def ours(self, outcome: Outcome) -> bool:
-        """Whether an outcome is of this agent, run and source: others may share its topic."""
+        """Whether an outcome is of this agent, run and source: other runs of the agent share its topic."""
         scope = self.scope
         return (outcome.agent, outcome.topic) == (scope.agent, scope.topic) and outcome.run in (None, scope.run)
 
@@ -201,10 +220,9 @@ class Ledger:
 
     def _add(self, outcome: Outcome, bit: int) -> None:
         scope, account, topic = self.scope, self.account, self._topics[bit]
-        if outcome.agent != scope.agent or (outcome.run is not None and outcome.run != scope.run):
-            return
-        if outcome.topic != scope.topic:
-            self.other_sources[outcome.topic] += 1
+        if not self.ours(outcome):
+            side = Side(outcome.agent, scope.run if outcome.run is None else outcome.run, outcome.topic)
+            self.others.setdefault((bit, side), Counted(outcome.at)).number += 1
             return
         if outcome.partition != scope.partition:
             detail = f"the outcome of {scope.topic}/{outcome.partition}@{outcome.offset} lies in partition {scope.partition}"

@@ -307,12 +307,12 @@ class _Reading:
         return tp in self.starts and (await self._starts([tp]))[tp] > 0
 
     async def _beyond(self, tp: TopicPartition, ends: Ends) -> None:
-        """Outcomes of ours in a partition that the source does not have."""
+        """Outcomes in a partition that the source does not have."""
         read = parse.decision if tp.topic == self.target.decisions else parse.dead_letter
         async for batch in self._read(tp, 0, ends.get(tp, 0)):
             for record in batch:
                 found = read(record)
-                if isinstance(found, Outcome) and found.agent == self.target.agent:
+                if isinstance(found, Outcome):
                     detail = f"the outcome of {found.topic}/{found.partition}@{found.offset} lies in partition {tp.partition}"
                     self.account.offenders.append(Offender("wrong_partition", tp.topic, tp.partition, record.offset, detail))
 

@@ -37,6 +37,10 @@ SEEDED: dict[str, tuple[Break, set[str]]] = {
         lambda h: h.amend(2, skips={"a": [(7, 8)], "b": [(7, 8)]}), {"conflict"}),
     "a decision has no input": (lambda h: h.decide(77), {"foreign"}),
     "a decision names an unknown source topic": (lambda h: h.decide(4, topic="loans-old"), {"foreign"}),
+    "a decision names a run that has no receipts": (lambda h: h.decide(4, run="live "), {"foreign"}),
+    "a dead letter names a run that has no receipts": (lambda h: h.bury(4, run="replay"), {"foreign"}),
+    "a decision names another agent": (lambda h: h.decide(4, agent="credit-risk2"), {"foreign"}),
+    "a decision names another agent and its run": (lambda h: h.decide(4, agent="other", run="replay"), {"foreign"}),
     "a decision is of other bytes": (
         lambda h: h.decisions.__setitem__(0, h.decisions[0]._replace(input_hash="ab" * 32)), {"hash_mismatch", "id_mismatch"}),
     "a decision's id is made up": (
@@ -106,6 +110,27 @@ def test_every_kind_of_offence_is_seeded_somewhere() -> None:
         "call_gap",
     }  # fmt: skip
     assert seeded | elsewhere == set(OFFENCES)
+
+
+@pytest.mark.parametrize("rest", [{"run": "replay"}, {"topic": "loans-of-last-year"}, {"run": "replay", "topic": "loans-2"}])
+def test_a_run_with_receipts_of_its_own_is_no_offence(rest: dict[str, str]) -> None:
+    """A replay writes to the topics of the live run: its outcomes are said, and are for a verification of that run."""
+    history = healthy()
+    history.receipts.insert(0, (9, history.receipt(0, 4, [(0, 4)], seq=1, **rest)))
+    history.decide(0, 1, **rest)
+    account = history.account()
+    assert account.offenders == []
+    assert [note for note in account.notes if note.startswith("2 outcomes of the run ")]
+    history.decide(2, **(rest | {"run": "another"}))
+    assert set(history.account().offences) == {"foreign"}
+
+
+def test_the_receipts_of_a_run_that_retention_removed_prove_nothing() -> None:
+    """Where receipts are gone, outcomes of a run without one may be a replay's: that can not be proven, and no offence."""
+    history = healthy().decide(4, run="replay")
+    history.edges = replace(history.edges, receipts_trimmed=True)
+    account = history.account()
+    assert (account.offenders, list(account.unprovable.values())) == ([], [1])
 
 
 def test_a_missing_record_is_named_by_topic_partition_and_offset() -> None:
