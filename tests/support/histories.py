@@ -14,6 +14,7 @@ from topics.verify.audit import DEAD_LETTERS, DECISIONS, JUDGEMENTS
 from topics.verify.facts import Edges, Outcome, PartitionAccount, Scope
 from topics.verify.judge import judge
 from topics.verify.ledger import Ledger
+from topics.verify.parse import content
 
 SCOPE = Scope(
     "credit-risk", "loans", 2, "decisions", "headrace.credit-risk.dlq", "headrace.credit-risk.receipts",
@@ -133,25 +134,24 @@ class History:
         for at, receipt in self.receipts:
             ledger.add_receipt(at, receipt, head(body_of(receipt)))
         for at, receipt in self.late:
-            ledger.add_late_receipt(at, receipt)
+            ledger.add_late_receipt(at, receipt, head(body_of(receipt)))
         for decision in self.decisions:
             if (DECISIONS, decision.at) in self.nulls:
                 ledger.audit.erased(DECISIONS)
                 continue
             ledger.add_decision(decision)
             value = self.other_values.get((DECISIONS, decision.at), value_of(decision))
-            if ledger.ours(decision):
-                ledger.audit.found(DECISIONS, decision.at, value_digest(value), decision.id)
+            ledger.anchor(decision, DECISIONS, value_digest(value), content(value))
         for at, value, id in self.judgements:
             if (JUDGEMENTS, at) in self.nulls:
                 ledger.audit.erased(JUDGEMENTS)
             else:
-                ledger.audit.judgement(at, self.other_values.get((JUDGEMENTS, at), value), id)
+                value = self.other_values.get((JUDGEMENTS, at), value)
+                ledger.audit.judgement(at, value, id, content(value))
         for dead_letter in self.dead_letters:
             ledger.add_dead_letter(dead_letter)
             value = self.other_values.get((DEAD_LETTERS, dead_letter.at), value_of(dead_letter))
-            if ledger.ours(dead_letter):
-                ledger.audit.found(DEAD_LETTERS, dead_letter.at, letter_digest(value, (("h", b"v"),)), dead_letter.id)
+            ledger.anchor(dead_letter, DEAD_LETTERS, letter_digest(value, (("h", b"v"),)))
         return judge(ledger, self.edges)
 
 

@@ -21,11 +21,12 @@ _CHEAP = 64
 
 
 class Odd(NamedTuple):
-    """A record that no receipt anchors: its offset, its place among the digests, and a hash of its id."""
+    """A record that no receipt anchors: its offset, its place among the digests, a hash of its id, and one of what it says."""
 
     at: int
     place: int
     name: int
+    content: int
 
 
 @dataclass(slots=True)
@@ -33,7 +34,8 @@ class Findings:
     """What matching came to. Offsets are of the records; `removed` are (offset of the receipt, number in it from 1).
 
     `erased` were taken by retention, compaction or a tombstone; `loose` lie among receipts without a chain; `repeats` are
-    unanchored under an id that is anchored; `ahead` come after the last receipt.
+    unanchored under an id that is anchored, `differing` those and anchored ones that say something else than the first with
+    their id; `ahead` come after the last receipt.
     """
 
     anchored: int = 0
@@ -41,6 +43,7 @@ class Findings:
     loose: int = 0
     repeats: int = 0
     ahead: int = 0
+    differing: int = 0
     changed: list[tuple[int, int]] = field(default_factory=list)
     removed: list[tuple[int, int]] = field(default_factory=list)
     inserted: list[int] = field(default_factory=list)
@@ -68,7 +71,8 @@ class Anchors:
         self._nulls: list[int] = []
         self._moved: list[int] = []
         self._doubled: list[int] = []
-        self._names: set[int] | None = None
+        self._names: dict[int, int] | None = None
+        self._differing = 0
 
     def __len__(self) -> int:
         return len(self._met)
@@ -94,16 +98,16 @@ class Anchors:
 
     def tolerate(self) -> None:
         """Delivery is at least once: remember the ids that are anchored."""
-        self._names = set()
+        self._names = {}
 
     # ---- what is found -----------------------------------------------------------------------------------------------------
-    def found(self, at: int, digest: bytes, id: str = "") -> None:
-        """The next record of the log, at offset `at`. The id matters only after `tolerate`."""
+    def found(self, at: int, digest: bytes, id: str = "", content: int = 0) -> None:
+        """The next record of the log, at offset `at`. Id and content (a hash of what it says) matter only after `tolerate`."""
         place = self._next
         if not self._is(place, digest):
             place = self._find(digest)
             if place < 0:
-                self._odd.append(Odd(at, self._next, hash(id)))
+                self._odd.append(Odd(at, self._next, hash(id), content))
                 return
             if self._met[place]:
                 self._doubled.append(at)
@@ -113,7 +117,7 @@ class Anchors:
         self._met[place] = 1
         self._next = max(self._next, place + 1)
         if self._names is not None:
-            self._names.add(hash(id))
+            self._differing += self._names.setdefault(hash(id), content) != content
 
     def null(self) -> None:
         """The next record of the log is a tombstone: what it erased, or what it stands for, may be gone."""
@@ -153,7 +157,7 @@ class Anchors:
     # ---- what it comes to ------------------------------------------------------------------------------------------------
     def findings(self, *, trimmed: bool, compacted: bool) -> Findings:
         """What is wrong and what is excused. `trimmed`: the log does not begin at 0; `compacted`: any record may be gone."""
-        out = Findings(anchored=self._met.count(1), doubled=self._doubled, moved=self._moved)
+        out = Findings(anchored=self._met.count(1), doubled=self._doubled, moved=self._moved, differing=self._differing)
         due = len(self._met) if self._due is None else self._due
         kept = self._met.find(1)
         begin = (due if kept < 0 else kept) if trimmed else 0
@@ -169,6 +173,7 @@ class Anchors:
             place = free.get(odd.place, odd.place)
             if self._names is not None and odd.name in self._names:
                 out.repeats += 1
+                out.differing += odd.content != self._names[odd.name]
             elif odd.place in self._loose:
                 out.loose += 1
             elif place in gone:

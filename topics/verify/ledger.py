@@ -101,7 +101,7 @@ class Ledger:
     def add_receipt(self, at: int, receipt: Receipt, head: str) -> None:
         """The next receipt, read at its own offset `at`; `head` is the SHA-256 of its value in hex."""
         scope, account = self.scope, self.account
-        if not self._ours(at, receipt):
+        if not self._ours(at, receipt, head):
             return
         before = self.chain.frontier
         for kind, detail in self.chain.add(receipt):
@@ -125,13 +125,13 @@ class Ledger:
             self.source.mark(*self.source.between(first, end), LOST)
         self._passed(receipt.from_ if before is None else min(before, receipt.from_), receipt.to, at)
 
-    def _ours(self, at: int, receipt: Receipt) -> bool:
+    def _ours(self, at: int, receipt: Receipt, head: str) -> bool:
         scope = self.scope
         if receipt.agent != scope.agent or receipt.run != scope.run:
-            self._other(receipt)
+            self._other(at, receipt, head)
             return False
         if receipt.topic != scope.topic:
-            self._other(receipt)
+            self._other(at, receipt, head)
             return False
         if receipt.partition != scope.partition:
             detail = f"receipt {receipt.seq} is about partition {receipt.partition}"
@@ -139,10 +139,10 @@ class Ledger:
             return False
         return True
 
-    def _other(self, receipt: Receipt) -> None:
+    def _other(self, at: int, receipt: Receipt, head: str) -> None:
         if receipt.agent == self.scope.agent:
             self.receipted.add(Side(receipt.agent, receipt.run, receipt.topic))
-            self.audit.other(receipt)
+            self.audit.other(at, receipt, head)
 
     def _close(self, at: int, receipt: Receipt, number: int, first: int, end: int) -> None:
         account, source, claims = self.account, self.source, self.claims
@@ -188,12 +188,12 @@ class Ledger:
         if self.source.count(low, high, CLOSED) < high - low:
             self.behind += [(i, at) for i in self.source.where(low, high, CLOSED, False) if not self.source.marks[i] & LOST]
 
-    def add_late_receipt(self, at: int, receipt: Receipt) -> None:
+    def add_late_receipt(self, at: int, receipt: Receipt, head: str) -> None:
         """A receipt written while the outcomes were being read."""
         if receipt.agent != self.scope.agent:
             return
         if (receipt.topic, receipt.run) != (self.scope.topic, self.scope.run):
-            self._other(receipt)
+            self._other(at, receipt, head)
         else:
             self.audit.late(at, receipt)
             for first, end in receipt.closed:
@@ -208,6 +208,14 @@ class Ledger:
         """Whether an outcome is of this agent, run and source: other runs of the agent share its topic."""
         scope = self.scope
         return (outcome.agent, outcome.topic) == (scope.agent, scope.topic) and outcome.run in (None, scope.run)
+
+    def anchor(self, outcome: Outcome, kind: str, digest: bytes, content: int = 0) -> None:
+        """The digest of an outcome that was added, and what stands for what it says, for the audit."""
+        if self.ours(outcome):
+            self.audit.found(kind, outcome.at, digest, outcome.id, content)
+        elif outcome.agent == self.scope.agent:
+            run = self.scope.run if outcome.run is None else outcome.run
+            self.audit.stranger(kind, outcome.at, digest, run, outcome.topic)
 
     def add_dead_letter(self, outcome: Outcome) -> None:
         """The next dead letter of the partition with the source's number."""

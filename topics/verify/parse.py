@@ -57,6 +57,23 @@ def dead_letter(record: RawRecord) -> Outcome | str:
     return _outcome(record, said)
 
 
+_SAYS = (
+    "kind", "subject", "features", "answer", "rules", "proposed_outcome", "outcome", "overrides", "review", "score", "result",
+)  # fmt: skip
+"""Of a decision or a judgement, what a repeat is to say again; its times, calls and models may be others."""
+
+
+def content(value: bytes) -> int:
+    """A hash of what a decision or a judgement says, 0 where it can not be read."""
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return 0
+    if not isinstance(body, dict):
+        return 0
+    return hash(orjson.dumps([body.get(name) for name in _SAYS], option=orjson.OPT_SORT_KEYS))
+
+
 def judgement_id(value: bytes) -> str:
     """The decision that a judgement is about; empty where it can not be read."""
     try:

@@ -193,13 +193,13 @@ class _Reading:
                 elif record.offset < end:
                     ledger.add_receipt(record.offset, found, head(record.value or b""))
                 else:
-                    ledger.add_late_receipt(record.offset, found)
+                    ledger.add_late_receipt(record.offset, found, head(record.value or b""))
         await self._outcomes(ledger, number, ends)
         edges = await self._edges(ledger, number, ends, committed)
         self.account.partitions.append(judge(ledger, edges))
 
     async def _outcomes(self, ledger: Ledger, number: int, ends: Ends) -> None:
-        decisions, audit = TopicPartition(self.target.decisions, number), ledger.audit
+        decisions, audit, tolerant = TopicPartition(self.target.decisions, number), ledger.audit, ledger.chain.tolerant
         async for batch in self._read(decisions, 0, ends.get(decisions, 0)):
             for record in batch:
                 if record.value is None:
@@ -211,10 +211,9 @@ class _Reading:
                     audit.found(DECISIONS, record.offset, value_digest(record.value))
                     continue
                 ledger.add_decision(found)
-                if ledger.ours(found):
-                    audit.found(DECISIONS, record.offset, value_digest(record.value), found.id)
-                    if found.call_id is not None and self.target.calls:
-                        self.calls.name(found.call_id, number, record.offset)
+                ledger.anchor(found, DECISIONS, value_digest(record.value), parse.content(record.value) if tolerant else 0)
+                if found.call_id is not None and self.target.calls and ledger.ours(found):
+                    self.calls.name(found.call_id, number, record.offset)
         if self.target.judgements:
             await self._judgements(ledger, TopicPartition(self.target.judgements, number), ends)
         dead = TopicPartition(self.target.dead_letters, number)
@@ -229,8 +228,7 @@ class _Reading:
                     audit.found(DEAD_LETTERS, record.offset, letter_digest(record.value, record.headers))
                     continue
                 ledger.add_dead_letter(found)
-                if ledger.ours(found):
-                    audit.found(DEAD_LETTERS, record.offset, letter_digest(record.value, record.headers), found.id)
+                ledger.anchor(found, DEAD_LETTERS, letter_digest(record.value, record.headers))
                 if parse.altered(record, found):
                     ledger.altered(found)
 
@@ -242,8 +240,11 @@ class _Reading:
             for record in batch:
                 if record.value is None:
                     audit.erased(JUDGEMENTS)
+                elif tolerant:
+                    id, content = parse.judgement_id(record.value), parse.content(record.value)
+                    audit.judgement(record.offset, record.value, id, content)
                 else:
-                    audit.judgement(record.offset, record.value, parse.judgement_id(record.value) if tolerant else "")
+                    audit.judgement(record.offset, record.value, "")
 
     async def _calls(self, tps: list[TopicPartition]) -> None:
         """All calls of the agent. One may come a moment after its decisions: it is published beside them."""

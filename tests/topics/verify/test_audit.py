@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.receipt import Receipt
-from tests.support.histories import History, body_of, healthy
+from tests.support.histories import History, body_of, healthy, value_of
 from topics.chain import SHORT, Tip, chain, head, letter_digest, unpack, value_digest
 from topics.handover import Outbound
 from topics.verify.anchors import Anchors
@@ -282,12 +282,83 @@ def test_a_judgement_that_no_run_anchors_was_put_in_among_them(of_another: dict[
     assert of_the_chain(history.account()) == {"inserted"}
 
 
-def test_where_others_may_have_written_without_a_receipt_nothing_is_claimed() -> None:
-    """At least once, or under receipts that retention took, a judgement may be another run's: it is counted, and no offence."""
-    history = shared("at-least-once", run="rescore")
+def no_digests(history: History) -> None:
+    """The other run's receipt is older than the chain."""
+    history.receipts[0] = (9, history.receipts[0][1].model_copy(update={"chain": None}))
+
+
+def receipts_gone(history: History) -> None:
+    """Retention has removed receipts."""
+    history.edges = replace(history.edges, receipts_trimmed=True)
+
+
+@pytest.mark.parametrize(("losing", "number"), [(no_digests, 6), (receipts_gone, 1)])
+def test_a_judgement_that_may_be_anothers_can_not_be_proven(losing: Break, number: int) -> None:
+    """Without the digests of another run a judgement may be its own: that is no offence, and fails strictly."""
+    history = shared(run="rescore")
     history.judgements.insert(3, (99, b"whose", "x"))
+    losing(history)
     account = history.account()
-    assert (account.offenders, account.tally.unanchored) == ([], 6)
+    assert (of_the_chain(account), sum(account.unprovable.values())) == (set(), number)
+
+
+@pytest.mark.parametrize("promise", ["exactly-once", "at-least-once"])
+def test_a_forged_receipt_of_another_run_does_not_hide_a_forged_judgement(promise: str) -> None:
+    """A receipt of another run excuses the judgements that it names and no other, whatever it promises."""
+    history = shared(promise, run="rescore")
+    history.judgements.append((99, b"forged", "x"))
+    assert of_the_chain(history.account()) == {"inserted"}
+
+
+@pytest.mark.parametrize("changes", [{"prev": "ab" * 32}, {"count": 9}])
+def test_a_chain_of_another_run_that_does_not_hold_excuses_nothing(changes: dict[str, Any]) -> None:
+    """One that names no receipt that is there, or counts what it does not hold, is named, and so are the judgements it names."""
+    history = shared(run="rescore")
+    relink(history, 0, **changes)
+    account = history.account()
+    assert of_the_chain(account) == {"chain_break" if "prev" in changes else "chain_count", "inserted"}
+    assert account.offences["inserted"] == 5
+
+
+def test_a_second_receipt_of_another_run_has_to_continue_its_chain() -> None:
+    """One that was put in behind the run's own names none of its receipts: nothing that it names is excused."""
+    history = shared(run="rescore")
+    link = chain([Outbound("j", None, b"forged", (), "audit")], Tip("cd" * 32, 5), 1 << 19)
+    theirs = history.receipts[0][1]
+    history.receipts.append((20, theirs.model_copy(update={"seq": 2, "from_": 8, "chain": link, "decisions": 0})))
+    history.judgements.append((99, b"forged", "x"))
+    assert {"chain_break", "inserted"} <= of_the_chain(history.account())
+
+
+def test_decisions_of_another_run_are_those_that_its_receipts_anchor() -> None:
+    """A replay's decisions are accepted, and one that was put in under its run is not."""
+    history = chained()
+    theirs = history.outcome(0, at=50, run="rescore")
+    link = chain([Outbound("d", None, value_of(theirs), (), "decision")], Tip(), 1 << 19)
+    history.receipts.insert(0, (9, history.receipt(0, 1, [(0, 1)], seq=1, run="rescore", decisions=1, chain=link)))
+    history.decisions.append(theirs)
+    assert history.account().offenders == []
+    history.decisions.append(theirs._replace(at=51, id="made-up"))
+    assert of_the_chain(history.account()) == {"inserted"}
+
+
+@pytest.mark.parametrize(("again", "changed"), [(b'{"outcome":"approve","at":2}', 0), (b'{"outcome":"decline","at":2}', 1)])
+@pytest.mark.parametrize("kind", [DECISIONS, JUDGEMENTS])
+def test_a_repeat_that_says_something_else_is_counted_as_changed(kind: str, again: bytes, changed: int) -> None:
+    """At least once a record may come twice with another time in it; with another outcome it fails strictly."""
+    history = History(promise="at-least-once", chained=True).read(*range(4))
+    history.decide(0)
+    history.judgements.append((0, b"{}", history.outcome(0, at=0).id))
+    for name in (DECISIONS, JUDGEMENTS):
+        history.other_values[name, 0] = b'{"outcome":"approve","at":1}'
+    history.commit(0, 1, decided=[0])
+    anchored = b'{"outcome":"approve","at":3}'
+    history.other_values |= {(DECISIONS, 1): anchored, (JUDGEMENTS, 1): anchored, (kind, 0): again}
+    receipt = history.receipts[0][1]
+    records = [Outbound("d", None, anchored, (), "decision"), Outbound("j", None, anchored, (), "audit")]
+    history.receipts[0] = (0, receipt.model_copy(update={"chain": chain(records, Tip(), 1 << 19)}))
+    account = history.account()
+    assert (account.offenders, account.tally.changed) == ([], changed)
 
 
 # ---- digests ---------------------------------------------------------------------------------------------------------------
