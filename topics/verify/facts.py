@@ -43,6 +43,7 @@ OFFENCES: Mapping[str, str] = {
     "removed": "a record that a receipt anchors is gone, and neither retention nor compaction took it",
     "inserted": "no receipt anchors a decision, a dead letter or a judgement",
     "moved": "a record does not stand where its commit wrote it",
+    "mislabelled": "the key or a header of a decision or a judgement is not what its body says",
     "call_changed": "a model call is not the one that the next call of its worker names",
     "call_gap": "calls of a worker are gone that it did not say it could not publish",
     "unreadable": "a record on a topic of ours can not be read as what the topic is for",
@@ -51,7 +52,10 @@ OFFENCES: Mapping[str, str] = {
 
 
 class Outcome(NamedTuple):
-    """A decision or a dead letter as far as it matters here. `at` is its own offset, `offset` that of its source record."""
+    """A decision or a dead letter as far as it matters here. `at` is its own offset, `offset` that of its source record.
+
+    `label` is a sentence on what of its key and headers its body does not say.
+    """
 
     at: int
     id: str
@@ -65,6 +69,7 @@ class Outcome(NamedTuple):
     parts: int
     key: bytes | None = None
     call_id: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

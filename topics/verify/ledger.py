@@ -202,7 +202,13 @@ class Ledger:
     # ---- outcomes ------------------------------------------------------------------------------------------------------
     def add_decision(self, outcome: Outcome) -> None:
         """The next decision of the partition with the source's number."""
+        if outcome.label is not None and outcome.agent == self.scope.agent:
+            self.mislabelled(self.scope.decisions, outcome.at, outcome.label)
         self._add(outcome, DECIDED)
+
+    def mislabelled(self, topic: str, at: int, detail: str) -> None:
+        """A record whose key or headers are not what its body says."""
+        self.account.offend("mislabelled", topic, self.scope.partition, at, detail)
 
     def ours(self, outcome: Outcome) -> bool:
         """Whether an outcome is of this agent, run and source: other runs of the agent share its topic."""

@@ -18,6 +18,8 @@ from topics.verify.facts import Outcome
 PREFIX = "headrace_"
 """Begins the headers in which a dead letter says what it is."""
 MOST_DIGITS = 19
+_NEAR = 256
+"""Bytes at the beginning of a judgement among which its decision's id stands."""
 
 
 def receipt(record: RawRecord) -> Receipt | str:
@@ -39,8 +41,22 @@ def decision(record: RawRecord) -> Outcome | str:
     if not isinstance(source, dict):
         return "not a decision: it has no source"
     made = _outcome(record, {**body, **source, "topic": source.get("topic")})
+    if isinstance(made, str):
+        return made
     call = body.get("call_id")
-    return made._replace(call_id=call) if isinstance(made, Outcome) and isinstance(call, str) else made
+    return made._replace(call_id=call if isinstance(call, str) else None, label=_label(record, body))
+
+
+def _label(record: RawRecord, body: dict[str, Any]) -> str | None:
+    """What of a decision's key and headers is not what its body says: the digest is of the value, and these are beside it."""
+    subject = body.get("subject")
+    name = subject.get("id") if isinstance(subject, dict) else None
+    said = {"ce_id": body.get("id"), "ce_subject": name}
+    wanted = {header: text.encode(errors="replace") for header, text in said.items() if isinstance(text, str)}
+    if "ce_subject" in wanted and record.key != wanted["ce_subject"]:
+        return "its key is not its subject's id"
+    wrong = sorted({header for header, value in record.headers if header in wanted and value != wanted[header]})
+    return f"its header {wrong[0]} is not what its body says" if wrong else None
 
 
 def dead_letter(record: RawRecord) -> Outcome | str:
@@ -72,6 +88,15 @@ def content(value: bytes) -> int:
     if not isinstance(body, dict):
         return 0
     return hash(orjson.dumps([body.get(name) for name in _SAYS], option=orjson.OPT_SORT_KEYS))
+
+
+def judgement_label(record: RawRecord) -> str | None:
+    """What of a judgement's key is not what its body says."""
+    value, key = record.value or b"", record.key or b""
+    if value.find(b'"decision_id":"%s"' % key, 0, _NEAR) >= 0:
+        return None  # as all of ours: nothing need be parsed
+    id = judgement_id(value)
+    return "its key is not the id of its decision" if id and id.encode(errors="replace") != key else None
 
 
 def judgement_id(value: bytes) -> str:

@@ -240,7 +240,11 @@ class _Reading:
             for record in batch:
                 if record.value is None:
                     audit.erased(JUDGEMENTS)
-                elif tolerant:
+                    continue
+                label = parse.judgement_label(record)
+                if label is not None:
+                    ledger.mislabelled(tp.topic, record.offset, label)
+                if tolerant:
                     id, content = parse.judgement_id(record.value), parse.content(record.value)
                     audit.judgement(record.offset, record.value, id, content)
                 else:

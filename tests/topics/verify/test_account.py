@@ -41,6 +41,8 @@ SEEDED: dict[str, tuple[Break, set[str]]] = {
     "a dead letter names a run that has no receipts": (lambda h: h.bury(4, run="replay"), {"foreign"}),
     "a decision names another agent": (lambda h: h.decide(4, agent="credit-risk2"), {"foreign"}),
     "a decision names another agent and its run": (lambda h: h.decide(4, agent="other", run="replay"), {"foreign"}),
+    "a decision's key is not its subject": (
+        lambda h: h.decisions.__setitem__(0, h.decisions[0]._replace(label="its key is not its subject's id")), {"mislabelled"}),
     "a decision is of other bytes": (
         lambda h: h.decisions.__setitem__(0, h.decisions[0]._replace(input_hash="ab" * 32)), {"hash_mismatch", "id_mismatch"}),
     "a decision's id is made up": (

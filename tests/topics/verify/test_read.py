@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
@@ -153,6 +154,46 @@ def test_whatever_lies_on_a_topic_is_read_or_named(value: bytes | None) -> None:
         found = read(Row(value))
         assert isinstance(found, str)
         assert "not a" in found
+
+
+def labelled(key: bytes | None, **headers: bytes) -> Row:
+    """A decision about Zoë under a key and headers."""
+    body = {"id": "d1", "agent": "a", "part": 0, "parts": 1, "subject": {"type": "customer", "id": "Zoë"},
+            "source": {"topic": "s", "partition": 0, "offset": 0, "input_hash": "00"}}  # fmt: skip
+    return Row(orjson.dumps(body), tuple(headers.items()), key=key)
+
+
+@pytest.mark.parametrize(
+    ("record", "label"),
+    [
+        (labelled("Zoë".encode(), ce_id=b"d1", ce_subject="Zoë".encode()), None),
+        (labelled("Zoë".encode()), None),
+        (labelled(b"another"), "its key is not its subject's id"),
+        (labelled(None), "its key is not its subject's id"),
+        (labelled("Zoë".encode(), ce_subject=b"another"), "its header ce_subject is not what its body says"),
+        (labelled("Zoë".encode(), ce_id=b"d2"), "its header ce_id is not what its body says"),
+    ],
+)
+def test_key_and_headers_of_a_decision_are_held_against_its_body(record: Row, label: str | None) -> None:
+    """They are in no digest, and a subscriber may go by them."""
+    found = parse.decision(record)
+    assert not isinstance(found, str)
+    assert found.label == label
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sound"),
+    [
+        (b"d1", b'{"schema":"s","decision_id":"d1"}', True),
+        (b"d1", b'{"schema": "s", "decision_id": "d1"}', True),
+        (b"d2", b'{"schema":"s","decision_id":"d1"}', False),
+        (None, b'{"schema":"s","decision_id":"d1"}', False),
+        (b"d2", b"no judgement", True),
+    ],
+)
+def test_the_key_of_a_judgement_is_held_against_its_body(key: bytes | None, value: bytes, sound: bool) -> None:
+    """Its key is what erases it, so it has to be its decision's id; what can not be read is for the digests to tell."""
+    assert (parse.judgement_label(Row(value, key=key)) is None) == sound
 
 
 def test_numbers_in_headers_are_bounded() -> None:
