@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from schemas.wire import Wire
 
@@ -37,13 +37,44 @@ class Judgement(Wire):
     endpoint: str | None = None
 
 
+MOST_TOKENS = 1 << 40
+"""No request has as many tokens of one class: what says so was not counted."""
+MOST_DIGITS = 9
+"""Digits of a partition's number: it is one of 32 bits."""
+
+
+def _tokens(count: int) -> int:
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError("not a number of tokens that a request can have")
+    return count
+
+
+def _cost(millionths: int | None) -> int | None:
+    if millionths is not None and millionths < 0:
+        raise ValueError("a cost is not below 0")
+    return millionths
+
+
+def _partitions(counts: dict[str, int]) -> dict[str, int]:
+    for number, count in counts.items():
+        if not (number.isascii() and number.isdigit() and len(number) <= MOST_DIGITS and count >= 1):
+            raise ValueError("to be partition numbers, each with 1 record or more")
+    return counts
+
+
+# Checked by functions, since a bound in the type would be one in the frozen schema.
+TokenCount = Annotated[int, AfterValidator(_tokens)]
+Cost = Annotated[int | None, AfterValidator(_cost)]
+Counts = Annotated[dict[str, int], AfterValidator(_partitions)]
+
+
 class Tokens(Wire):
     """Tokens by class, as the endpoint reported them."""
 
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
-    reasoning: int = 0
+    input: TokenCount = 0
+    cached_input: TokenCount = 0
+    output: TokenCount = 0
+    reasoning: TokenCount = 0
 
 
 Purpose = Literal["decision", "canary"]
@@ -82,7 +113,7 @@ class Call(Wire):
     finish_reason: str | None = None
     tokens_reserved: int = 0
     tokens: Tokens = Field(default_factory=Tokens)
-    cost_micro: int | None = None
+    cost_micro: Cost = None
     currency: str | None = None
     price_table: str | None = None
     queued_at: str | None = None
@@ -91,7 +122,7 @@ class Call(Wire):
     done_at: str | None = None
     masking: str | None = None
     tenant: str | None = None
-    partitions: dict[str, int] = Field(default_factory=dict)
+    partitions: Counts = Field(default_factory=dict)
     worker: str | None = None
     seq: int | None = None
     prev: str | None = None

@@ -7,6 +7,7 @@ that much may be spent beyond the limit.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,12 +20,16 @@ from topics.handover import OwnedPartition, TopicPartition
 from topics.tail import records_since
 from topics.transport.read_back import last_receipt
 
+log = logging.getLogger(__name__)
 _CLOCKS_MS = 60_000
 """A broker may stamp records by a clock of its own: so much earlier is read, and what is too early is left out by the call's."""
 
 
 class Spending:
-    """Keeps `budget` in step with the partitions that are owned. `connection` are aiokafka's connection arguments."""
+    """Keeps `budget` in step with the partitions that are owned. `connection` are aiokafka's connection arguments.
+
+    `damaged` counts records on the topic of calls that are none, or whose cost or partitions can not be: they cost nothing.
+    """
 
     def __init__(
         self, budget: Budget, *, tenant: str, connection: Mapping[str, Any], receipts: str, calls: str, day: Callable[[], str]
@@ -35,6 +40,7 @@ class Spending:
         self._connection = connection
         self._receipts, self._calls = receipts, calls
         self._day = day
+        self.damaged = 0
 
     async def take(self, partition: OwnedPartition) -> None:
         """Read what the partition has cost today. Raises OutcomeUnknown or BrokerError while the brokers do not tell."""
@@ -43,12 +49,16 @@ class Spending:
         told = last.spend.get(self._prefix + day) if last is not None else None
         midnight = f"{day}T00:00:00.000Z"
         since = midnight if last is None or told is None else max(last.at, midnight)
-        spent, seen = told or 0, set[str]()
+        spent, seen, damaged = told or 0, set[str](), self.damaged
         async for record in records_since(self._connection, self._calls, _epoch_ms(since) - _CLOCKS_MS):
             call = self._counted(record.value or b"", number, since, day)
             if call is not None and call.call_id not in seen:  # what is published at least once may be there twice
                 seen.add(call.call_id)
                 spent += split(call.cost_micro or 0, _counts(call))[number]
+        if self.damaged > damaged:
+            skipped = self.damaged - damaged
+            log.warning("%d records on %s are no calls that a worker writes: what they say was spent is left out", skipped,
+                        self._calls)  # fmt: skip
         self._budget.forget(day)
         self._budget.take(number, partition.topic_partitions, {day: spent})
 
@@ -57,6 +67,7 @@ class Spending:
         try:
             call = Call.model_validate_json(value)
         except ValidationError:
+            self.damaged += 1
             return None
         done = call.done_at or ""
         ours = call.tenant == self._tenant and number in _counts(call)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+import pytest
+
 from agents.engine.spending import Spending
 from models.budget.budget import Budget
 from schemas.audit import Call
@@ -61,6 +64,24 @@ async def taken(broker: LocalBroker, source: TopicPartition, receipts: str, call
     await spending.take(Owned(source))  # type: ignore[arg-type]  # as much of one as is looked at
     assert budget.allowance(source.partition) == 5000
     return budget.spent(source.partition).get(day, 0)
+
+
+def odd(**changes: Any) -> bytes:
+    """A call that no worker writes."""
+    return orjson.dumps(orjson.loads(call("odd", 11, 400)) | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cost_micro": -(10**12)}, {"partitions": {"abc": 1}}, {"partitions": {"0": -1, "1": 1}}, {"partitions": {"0": 0}},
+     {"partitions": {"9" * 5000: 1, "0": 1}}, {"tokens": {"input": 2**62}}, {"tokens": {"output": -1}}],
+)  # fmt: skip
+def test_a_call_that_can_not_be_costs_nothing_and_is_counted(changes: dict[str, Any]) -> None:
+    """Whoever can write to the topic of calls neither moves the hard stop by a negative cost nor stops the worker."""
+    spending = Spending(Budget(10_000), tenant="bank", connection={}, receipts="r", calls="c", day=lambda: DAY)
+    assert spending._counted(call("sound", 11, 400), 0, at(0), DAY) is not None
+    assert spending._counted(odd(**changes), 0, at(0), DAY) is None
+    assert spending.damaged == 1
 
 
 async def test_a_successor_counts_the_receipt_and_every_call_since_once(broker: LocalBroker, topic: Callable[..., str]) -> None:
