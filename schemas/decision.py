@@ -88,6 +88,8 @@ class Decision(Wire):
     `id` is reproducible (schemas/identity.py): where delivery is at least once, the first decision with an id stands.
     `proposed_outcome` is what the tier proposed, `outcome` what stands after the rules named in `overrides`.
     `tier` "none" means that nothing answered in time; `tier_why` says what happened. Exact decimals are JSON strings.
+    `features_hash` is the SHA-256 in hex of the judgement's `features`, masked where those are: compact JSON, its fields in
+    alphabetical order; null where no features were made, or they could not be masked.
     """
 
     id: str

@@ -18,7 +18,7 @@ from agents.engine.joins import Joins
 from agents.engine.raised import Raised, Refused, described
 from agents.engine.spec import Context, Coordinates, DecisionAgent, Joined, Order, Skip, Verdict, WindowView
 from agents.engine.state import Fate, PartitionState
-from agents.engine.verdicts import Masked, Origin, Rules, Site, Writer, features_hash, unmasked
+from agents.engine.verdicts import Masked, Origin, Rules, Site, Writer, unmasked
 from models.contract import Answer
 from schemas.change import Change
 from schemas.dead_letter import Fault, Stage
@@ -263,9 +263,9 @@ class Pipeline:
         assert item.context is not None
         ruled = self.rules.apply(verdict, item.features, tier, why)
         origin = self._origin(item)
-        hashed = features_hash(item.features) if item.features is not None else None
-        made = self._writer.decision(item.context, origin, ruled, answer, hashed, self._wall_ms())
-        audit = self._writer.judgement(item.context, origin, ruled, answer, item.features, item.tiers)
+        kept = self._writer.kept(item.features, answer)
+        made = self._writer.decision(item.context, origin, ruled, answer, kept, self._wall_ms())
+        audit = self._writer.judgement(item.context, origin, ruled, answer, kept, item.tiers)
         Counts.add(self.counts.outcomes, ruled.outcome)
         Counts.add(self.counts.tiers, tier)
         return Finished((made,) if audit is None else (made, audit))

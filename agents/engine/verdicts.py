@@ -49,10 +49,13 @@ def dump(body: Any) -> bytes:
         return json.dumps(body, default=to_json, separators=(",", ":"), allow_nan=False).encode()
 
 
-def features_hash(features: BaseModel) -> str:
-    """SHA-256 in hex of the features as compact JSON, the fields in alphabetical order."""
-    fields = features.model_dump(mode="json")
-    return sha256(dump(dict(sorted(fields.items())))).hexdigest()
+def features_hash(features: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of dumped features as compact JSON, the fields in alphabetical order.
+
+    Of masked ones where a decision is published: a digest of the real ones beside the masked ones undoes them, since few
+    values are left to try. Pseudonyms are keyed, so theirs gives away nothing.
+    """
+    return sha256(dump(dict(sorted(features.items())))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +168,21 @@ class Writer:
             ("ce_dataschema", f"urn:headrace:schema:{SCHEMA}".encode()),
         )
 
+    def kept(self, features: BaseModel | None, answer: Answer[Any] | None) -> Mapping[str, Any] | None:
+        """What may be kept of the features: as they were shown, or as they would have been. None where there are none."""
+        if answer is not None and answer.shown is not None:
+            return answer.shown
+        return None if features is None else self._masked(features)
+
     def headers(self, id: str, subject: str, at: str, trace: tuple[tuple[str, bytes], ...]) -> tuple[tuple[str, bytes], ...]:
         """CloudEvents 1.0 binary mode, and the trace context of the input record where it had one."""
         return (*self._fixed, ("ce_id", id.encode()), ("ce_subject", subject.encode()), ("ce_time", at.encode()), *trace)
 
     def decision(
         self, context: Context[Any], origin: Origin, ruled: Ruled | None, answer: Answer[Any] | None,
-        features: str | None, decided_ms: int, kind: str = "decision",
+        kept: Mapping[str, Any] | None, decided_ms: int, kind: str = "decision",
     ) -> Outbound:  # fmt: skip
-        """The decision as JSON, keyed by its subject. `ruled` None is a retraction."""
+        """The decision as JSON, keyed by its subject. `ruled` None is a retraction; `kept` is hashed, if it is anything."""
         agent, source, verdict = self._agent, context.source, ruled.verdict if ruled else None
         event_ms = context.event_ms
         decided_at = rfc3339(decided_ms) or ""
@@ -188,7 +197,7 @@ class Writer:
             },
             "inputs": [_input(name, found) for name, found in context.joins.items()],
             "window": _window(context.windows),
-            "features_hash": features,
+            "features_hash": features_hash(kept) if kept else None,
             "proposed_outcome": ruled.proposed if ruled else None,
             "outcome": ruled.outcome if ruled else None,
             "overrides": ruled.overrides if ruled else [],
@@ -213,22 +222,19 @@ class Writer:
         return Outbound(agent.writes.topic, context.subject.encode(), value, headers, "decision")
 
     def judgement(
-        self, context: Context[Any], origin: Origin, ruled: Ruled, answer: Answer[Any] | None, features: BaseModel | None,
+        self, context: Context[Any], origin: Origin, ruled: Ruled, answer: Answer[Any] | None, kept: Mapping[str, Any] | None,
         tiers: list[str],
     ) -> Outbound | None:  # fmt: skip
-        """The audit of the same decision, or None where no judgements topic is kept.
+        """The audit of the same decision, with the features that are `kept`, or None where no judgements topic is kept.
 
         Its key is the decision's id: under a compacting policy a tombstone of that key erases it, and nothing else.
         """
         if self._judgements is None:
             return None
-        shown = answer.shown if answer else None
-        if shown is None and features is not None:
-            shown = self._masked(features)
         body = {
             "schema": JUDGEMENT_SCHEMA, "decision_id": origin.id, "call_id": answer.call_id if answer else None,
             "position": answer.position if answer else None,
-            "features": shown,
+            "features": kept,
             "raw_answer": answer.raw if answer else None,
             "answer": _said(answer) if answer else None,
             "rules": ruled.overrides, "proposed_outcome": ruled.proposed, "outcome": ruled.outcome,

@@ -192,8 +192,9 @@ def test_in_json_an_image_is_its_digest() -> None:
     assert written["photo"] == {"image": "image/png", "bytes": len(png(1, 1000)), "sha256": digest}
     assert len(one.model_dump_json()) < 400
     assert one.model_dump()["photo"] == png(1, 1000)
-    assert features_hash(one) != features_hash(other)
-    assert features_hash(one) == features_hash(one.model_copy())
+    dumped, again = one.model_dump(mode="json"), one.model_copy().model_dump(mode="json")
+    assert features_hash(dumped) != features_hash(other.model_dump(mode="json"))
+    assert features_hash(dumped) == features_hash(again)
     photo = Seen.model_json_schema()["properties"]["photo"]
     assert photo["contentMediaType"] == "image/png"
 

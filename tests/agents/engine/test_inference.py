@@ -17,6 +17,7 @@ from agents.engine.metrics import ModelSource
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import Batch, Verdict
 from agents.engine.trial import try_records
+from agents.engine.verdicts import features_hash
 from agents.settings import Settings, unknown_variables
 from models.contract import Answer, Ask, Question
 from models.masking.mask import Mask
@@ -311,6 +312,21 @@ async def test_no_audit_holds_what_was_masked(status: str) -> None:
     assert judgement["features"]["text"] == "Write to [EMAIL_1]"
     assert MAIL not in str(judgement)
     assert "4711" not in str(judgement)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_hash_of_features_does_not_undo_their_pseudonyms(asked: bool) -> None:
+    """Whoever answers, the decision has the hash of what the judgement shows: trying all customers finds none."""
+    agent = complaining()
+    async with Sandbox() as server:
+        settings = Settings(model_base_url=server.base_url if asked else None, masking_key=SecretStr(KEY), tenant="t")
+        inference = Inference(settings, [agent], ModelWatch())
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        (found,) = [one async for one in try_records(agent, [order("C-4711", wish="hi")], scorer, masked=inference.kept(agent))]
+    (decision,), (judgement,) = found.decisions, found.judgements
+    guessed = {features_hash(Complaint(customer=f"C-{n}", text="hi").model_dump(mode="json")) for n in range(4000, 5000)}
+    assert decision["features_hash"] not in guessed
+    assert decision["features_hash"] == features_hash(judgement["features"])
 
 
 def test_identifiers_without_a_key_are_refused_by_name() -> None:
