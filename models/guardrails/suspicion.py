@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-_LOOKED_AT: Final = 20_000
 _MANY_INVISIBLE: Final = 3
 
 _RULES: Final = {
@@ -51,7 +50,23 @@ _RULES: Final = {
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]{76,}[\r\n]{0,2}){2,}|[A-Za-z0-9+/_-]{160,}={0,2}")
 _BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS: Final = re.compile("[\U000e0000-\U000e007f]")
-_INVISIBLE: Final = re.compile("[\u200b\u2060\ufeff\u00ad\u180e\u2061-\u2064]")
+_FILLERS: Final = re.compile("[\u115f\u1160\u3164\uffa0]")
+"""Letters of Hangul that look like a blank."""
+_INVISIBLE: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What Unicode calls default ignorable: nothing is drawn for it, and a model reads it all the same."""
+_PICTURES: Final = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+_ORDINARY: Final = re.compile(
+    rf"(?<=[{_PICTURES}0-9#*])[\ufe0e\ufe0f]|(?<=[{_PICTURES}\ufe0f])\u200d(?=[{_PICTURES}])"
+    "|(?<=\U0001f3f4)\U000e0067\U000e0062"
+    "(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
+    r"|(?<=[\u0600-\u1cff])[\u200b-\u200d](?=[\u0600-\u1cff])"
+    r"|(?<=[\u0590-\u08ff])[\u200e\u200f]|[\u200e\u200f](?=[\u0590-\u08ff])"
+)
+"""Where people's keyboards put them: in emoji and the flags of three countries, between letters of Arabic, Indian and South-East
+Asian scripts, beside letters that are written from the right."""
 _SPACES: Final = re.compile(r"[^\S\n]+")
 
 
@@ -66,18 +81,19 @@ def suspicion(texts: Iterable[str]) -> str | None:
 
 def _hidden(text: str) -> str | None:
     """What a person would not see, or could not read."""
-    if not text.isascii():
+    if not text.isascii() and _INVISIBLE.search(text):
         if _BIDI.search(text):
             return "bidi-control"
-        if _TAGS.search(text) or len(_INVISIBLE.findall(text)) >= _MANY_INVISIBLE:
+        odd = _ORDINARY.sub("", text)
+        if _TAGS.search(odd) or len(_INVISIBLE.findall(odd)) >= _MANY_INVISIBLE:
             return "invisible-characters"
     return "long-encoded" if _BASE64.search(text) else None
 
 
 def _said(text: str) -> str | None:
     """What the text says, whatever its letters look like: full-width, styled, with invisible signs between."""
-    plain = text[:_LOOKED_AT]
+    plain = text
     if not plain.isascii():
-        plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", plain))
+        plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", _FILLERS.sub(" ", plain)))
     plain = _SPACES.sub(" ", plain).casefold()
     return next((name for name, rule in _RULES.items() if rule.search(plain)), None)
