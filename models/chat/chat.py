@@ -277,8 +277,10 @@ class ChatScorer(Generic[A]):
         return await hedging.race(send, draft, request.reserved, deadline, calm)
 
     def _calm(self) -> bool:
-        """Whether the line can take more than is needed: no 429 lately, and room for what is needed too."""
-        return asyncio.get_running_loop().time() - self._line.limited_at > QUIET_SECONDS and self.room()
+        """Whether the line can take more than is needed: no 429 or shrinking limit lately, and room for what is needed too."""
+        pacer = self._line.pacer
+        quiet = asyncio.get_running_loop().time() - self._line.limited_at > QUIET_SECONDS
+        return quiet and (pacer is None or pacer.quiet(QUIET_SECONDS)) and self.room()
 
     async def _exchange(
         self, request: Request, dialect: Dialect, batch: _Batch, draft: CallDraft, deadline: float, again: bool

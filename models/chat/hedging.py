@@ -15,7 +15,7 @@ from schemas.errors import ModelError
 
 R = TypeVar("R")
 QUIET_SECONDS = 60.0
-"""How long after a 429 nothing is hedged: an account's limits are those of a minute."""
+"""How long after a 429, or after a limit had to shrink, nothing is hedged: an account's limits are those of a minute."""
 _ENDS = (Refused, TimeoutError, ModelError)
 
 

@@ -35,6 +35,10 @@ class Pacer(Protocol):
         """Call `tell`, in the event loop, when there is room again."""
         ...
 
+    def quiet(self, seconds: float) -> bool:
+        """Whether it has not had to let less through for so many seconds."""
+        ...
+
     def share(self, agent: str, fraction: float) -> None:
         """From now on the agent may have this part of the account's limits, 0 to 1."""
         ...

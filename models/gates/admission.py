@@ -238,7 +238,7 @@ class Admission:
                 self._give_back(ticket, unused, now)
                 self.finder.settled(unused, ticket.scale)
                 if ended.kind == "served":
-                    self.concurrency.served(ended.seconds, ended.tokens.output)
+                    self.concurrency.served(ended.seconds, ended.tokens.output, now)
         if ended.headers and not self._stats.told:
             self._heed(ended.headers)
 
@@ -256,7 +256,7 @@ class Admission:
         self._give_back(ticket, ticket.tokens, now)  # the endpoint took none; it may well have counted the request
         hint = ended.retry_after or wait_hint(ended.headers)
         if self.finder.limited(ticket.tokens, ticket.scale, ticket.sent_at, now, ticket.probe, hint):
-            self.concurrency.limited()
+            self.concurrency.limited(now)
             self._all.drain(now)
             for queue in self._lines.values():
                 queue.pace.drain(now)

@@ -102,6 +102,10 @@ class AdmissionGate:
         """Call `tell`, in the event loop, when there is room again after `room` said no. One listener for each agent."""
         self._tell[agent] = tell
 
+    def quiet(self, seconds: float) -> bool:
+        """Whether the requests that may be in flight have not been cut for so long, for slow answers or a 429."""
+        return self._now() - self.core.concurrency.shrank_at > seconds
+
     def _too_late(self, asking: Asking, deadline: float) -> Exception:
         """Of a request that came back from a 429 nothing of this is told: it was the rate that held it up."""
         least = self.usual.least(asking.agent, asking.output_tokens)

@@ -7,6 +7,8 @@ least of single answers would be the luckiest one. Additive increase, multiplica
 
 from __future__ import annotations
 
+import math
+
 _RECENT = 0.1
 """Weight of an answer in the short average: about the last twenty."""
 _DRIFT = 0.002
@@ -20,7 +22,7 @@ _SETTLED = 20
 
 
 class ConcurrencyLimit:
-    """`limit` is between 1 and `most`."""
+    """`limit` is between 1 and `most`; `shrank_at` is when it last had reason to shrink. Pure; time is an argument."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -29,6 +31,7 @@ class ConcurrencyLimit:
         self._short = self._least = 0.0
         self._answers = self._round = 0
         self._full = False
+        self.shrank_at = -math.inf
 
     @property
     def limit(self) -> int:
@@ -39,7 +42,7 @@ class ConcurrencyLimit:
         """A request waits for nothing but a place: without that the limit does not grow."""
         self._full = True
 
-    def served(self, seconds: float, output_tokens: int) -> None:
+    def served(self, seconds: float, output_tokens: int, now: float) -> None:
         """An answer of so many tokens took so long."""
         each = seconds / max(1, output_tokens)
         self._answers += 1
@@ -52,22 +55,22 @@ class ConcurrencyLimit:
             self._least = min(self._short, self._least + _DRIFT * (self._short - self._least))
         self._round += 1
         if self._round >= self._limit:
-            self._adapt()
+            self._adapt(now)
 
-    def limited(self) -> None:
+    def limited(self, now: float) -> None:
         """A 429 that was not just another of the same moment. A limit that held nothing back was not what was too much."""
         if not self._full:
             return
         self._starting = False
-        self._limit = max(1.0, self._limit * _LIMITED_CUT)
+        self._limit, self.shrank_at = max(1.0, self._limit * _LIMITED_CUT), now
         self._round, self._full = 0, False
 
-    def _adapt(self) -> None:
+    def _adapt(self, now: float) -> None:
         """Once a round of answers, so about once a round trip."""
         gradient = 1.0 if self._short <= 0 else max(_LEAST_CUT, min(1.0, _TOLERANCE * self._least / self._short))
         if gradient < 1.0:
             self._starting = False
-            self._limit = max(1.0, self._limit * gradient)
+            self._limit, self.shrank_at = max(1.0, self._limit * gradient), now
         elif self._full:
             self._limit = min(float(self.most), self._limit * 2 if self._starting else self._limit + max(1.0, 0.1 * self._limit))
         self._round, self._full = 0, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,10 @@ from models.chat.hedging import Hedging
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
+from models.gates.gate import Asking, Ended
 from models.gates.slots import Slots
 from models.sandbox.server import Sandbox, SandboxConfig
-from schemas.audit import Call
+from schemas.audit import Call, Tokens
 from tests.support.scoring import ASK, chat, questions, soon, statuses
 
 DAY = "2026-05-01"
@@ -114,15 +116,19 @@ async def test_nothing_is_hedged_after_a_429() -> None:
         await scorer.close()
 
 
-@pytest.mark.parametrize("why", ["no room", "not steady", "comparison", "deadline"])
+@pytest.mark.parametrize("why", ["no room", "slower", "not steady", "comparison", "deadline"])
 async def test_nothing_is_hedged_that_would_take_from_others_or_come_too_late(why: str) -> None:
-    """Not while the line is full or the endpoint comes back, not for a comparison, not where half of all would be too late."""
+    """Not while the line is full, slows down or comes back, not for a comparison, not where half of all would be too late."""
     made = hedging(steady=lambda: why != "not steady")
     admission = AdmissionGate(Limits(rpm=6 if why == "no room" else None, concurrency=4))
     asked = [replace(question, purpose="canary" if why == "comparison" else "decision") for question in questions(2)]
     if why == "deadline":
         for _ in range(200):
             made.hedge.ended(ASK.reserved(2), 0.5)
+    if why == "slower":
+        for seconds in (0.1,) * 32 + (1.0,) * 32:
+            leave = await admission.enter(Asking("other", 100, 20, Counter()), soon(60))
+            leave(Ended("served", Tokens(input=80, output=20), seconds))
     waited: list[int] = []
     async with Sandbox(SandboxConfig(schedule=hanging(0, 1))) as server:
         scorer = chat(server.base_url, hedging=made, gates=(admission,), pacer=admission)

@@ -100,10 +100,10 @@ def test_a_429_takes_from_the_concurrency_only_what_was_in_the_way() -> None:
     """Where the places in flight held nothing back, they were not what was too much."""
     limit = ConcurrencyLimit(64)
     before = limit.limit
-    limit.limited()
+    limit.limited(1.0)
     assert limit.limit == before
     limit.held_back()
-    limit.limited()
+    limit.limited(1.0)
     assert limit.limit < before
 
 
