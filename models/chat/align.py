@@ -62,7 +62,8 @@ def align(content: str, ids: Sequence[str], answer: type[A]) -> Aligned[A]:
     if len(replies) > 2 * len(ids) + _MORE_ANSWERS and not isinstance(replies, str):
         replies = f"the reply has {len(replies)} answers to {len(ids)} questions"
     if isinstance(replies, str):
-        broken: Item[A] = Item("invalid", raw=content[:_RAW_TEXT], why=replies)
+        # A text about several may quote any of them: in their judgements it would outlive the erasure of one.
+        broken: Item[A] = Item("invalid", raw=content[:_RAW_TEXT] if len(ids) == 1 else None, why=replies)
         return Aligned((broken,) * len(ids))
     asked = set(ids)
     found: dict[str, dict[str, Any]] = {}

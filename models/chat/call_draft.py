@@ -109,7 +109,7 @@ class CallDraft:
 
 def _summary(completion: Completion, aligned: Aligned[Any]) -> str | None:
     if completion.refused:
-        return completion.refused
+        return "refused"  # not in the model's words: calls are chained, and no record of them can be erased
     counts = {status: sum(item.status == status for item in aligned.items) for status in ("invalid", "missing", "refused")}
     counts |= {"foreign": aligned.foreign, "duplicate": aligned.duplicates, "cut": int(completion.cut)}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or None

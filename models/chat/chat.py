@@ -359,7 +359,9 @@ class ChatScorer(Generic[A]):
 
     def _aligned(self, batch: _Batch, completion: Completion, aligned: Aligned[A], draft: CallDraft) -> _Round[A]:
         if completion.refused:
-            return self._failed(batch, "refused", f"the model refused: {completion.refused}", draft, "split")
+            # Said of several, the words are kept for none: they may quote any of them.
+            raw = completion.refused if len(batch.order) == 1 else None
+            return self._failed(batch, "refused", f"the model refused: {completion.refused}", draft, "split", raw)
         answers: list[Answer[A]] = []
         end = _ending(completion)
         for position, item in enumerate(aligned.items):
@@ -382,9 +384,10 @@ class ChatScorer(Generic[A]):
         return self._failed(batch, status, str(error), draft, then)
 
     def _failed(
-        self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Then = "done"
+        self, batch: _Batch, status: Status, why: str, draft: CallDraft, then: Then = "done", raw: Any = None
     ) -> _Round[A]:
-        return _Round(_back(batch, [self._make(status, draft, position, why) for position in range(len(batch.order))]), then)
+        made = [self._make(status, draft, position, why, raw=raw) for position in range(len(batch.order))]
+        return _Round(_back(batch, made), then)
 
     def _make(
         self, status: Status, draft: CallDraft, position: int, why: str, *, value: A | None = None, raw: Any = None

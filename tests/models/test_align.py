@@ -105,6 +105,12 @@ def test_prose_around_the_json_is_not_guessed_at(text: str) -> None:
     assert aligned.items[0].status == "invalid"
 
 
+def test_a_broken_reply_is_kept_for_one_record_alone() -> None:
+    """Of a text about several nobody can tell whose it is: what is erased for one would stay with the others."""
+    assert align("Sure! Miller, Smith", IDS[:1], Judged).items[0].raw == "Sure! Miller, Smith"
+    assert [item.raw for item in align("Sure! Miller, Smith", IDS[:2], Judged).items] == [None, None]
+
+
 def test_an_explanation_names_the_field_and_not_the_value() -> None:
     """`why` says where an answer is wrong without repeating what was said."""
     aligned = align(reply({"id": IDS[0], "risk": 4711, "grade": "secret words"}), IDS[:1], Judged)

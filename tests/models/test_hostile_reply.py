@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from typing import Any
 
 import openai
 import pytest
@@ -96,6 +97,36 @@ async def test_the_audit_has_what_came_with_an_error(status: int) -> None:
     assert {call.response_hash for call in calls} == {sha256(b'{"error": {"code": "x"}}').hexdigest()}
     times = [[call.sent_at, call.first_at, call.done_at] for call in calls]
     assert all(all(each) and each == sorted(each, key=str) for each in times)
+
+
+def says(message: dict[str, Any], **more: Any) -> Handler:
+    """A completion of this message, whatever is asked."""
+
+    async def answer(request: web.Request) -> web.Response:
+        usage = {"prompt_tokens": 10, "completion_tokens": 5}
+        said = {"model": "m", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage} | more
+        return web.json_response(said)
+
+    return answer
+
+
+SPOKEN = "Mr Miller's HIV test"
+
+
+@pytest.mark.parametrize("message", [{"content": f"Sure! {SPOKEN}"}, {"content": None, "refusal": SPOKEN}])
+async def test_what_is_said_of_several_is_kept_for_none(message: dict[str, Any]) -> None:
+    """A useless reply or refusal may quote any record it is about: its words are an audit of one record, never of a Call."""
+    calls: list[Call] = []
+    async with served(says(message)) as base_url:
+        scorer = chat(base_url, calls)
+        (alone,) = await scorer.score(questions(1), soon(10))
+        together = await scorer.score(questions(2), soon(10))
+        await scorer.close()
+    assert SPOKEN in alone.raw
+    assert {len(call.records) for call in calls} == {1, 2}
+    assert not any(SPOKEN in call.model_dump_json() for call in calls)
+    about = {call.call_id: len(call.records) for call in calls}
+    assert all(answer.raw is None or about[answer.call_id or ""] == 1 for answer in together)
 
 
 async def test_cookies_are_not_kept() -> None:
