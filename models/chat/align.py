@@ -11,11 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -25,6 +27,12 @@ _THINK, _THOUGHT = "<think>", "</think>"
 _INT64 = 2**63
 _RAW_TEXT = 500
 _MOST_ERRORS = 3
+# Messages of these may quote what was said; those of an agent's own validators are its own business, and may too.
+_QUOTING = frozenset({
+    "value_error", "assertion_error", "union_tag_invalid", "uuid_parsing", "json_invalid", "get_attribute_error",
+    "iteration_error", "mapping_type",
+})  # fmt: skip
+_PLAIN = frozenset(get_args(ErrorType)) - _QUOTING
 # Past these a reply is no answer to what was asked, and only costs the time of all others.
 _MORE_ANSWERS = 100
 _MOST_LOOSE_NUMBERS = 20_000
@@ -171,14 +179,37 @@ def checked(reply: dict[str, Any], answer: type[A], loose: bool = False) -> Item
         # Strict and from JSON: "85" is no number and true is no 1, while enums and decimals still come from strings.
         value = answer.model_validate_json(orjson.dumps(fields), strict=True)
     except ValidationError as error:
-        return Item("invalid", raw=reply, why=_explain(error))
+        return Item("invalid", raw=reply, why=_explain(error, answer))
     except Exception as error:  # noqa: BLE001  # nesting past orjson's limit, or an agent's validator: one record's fault
         return Item("invalid", raw=None, why=f"checking the answer failed with {type(error).__name__}")
     return Item("answered", value, reply)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first few problems by field, without the values: a `why` is read by more people than an audit."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    said = ((".".join(map(str, problem["loc"])) or "answer", problem["msg"]) for problem in problems[:_MOST_ERRORS])
-    return "; ".join(f"{field}: {message}" for field, message in said)[:300]
+def _explain(error: ValidationError, answer: type[BaseModel]) -> str:
+    """The first few problems by field, in no words of the model: a `why` is read by more people than an audit."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_ERRORS]
+    known = _names(answer)
+
+    def place(loc: tuple[int | str, ...]) -> str:
+        return ".".join(str(part) if isinstance(part, int) or part in known else "(unknown)" for part in loc) or "answer"
+
+    return "; ".join(
+        f"{place(problem['loc'])}: {problem['msg'] if problem['type'] in _PLAIN else problem['type']}" for problem in problems
+    )[:300]
+
+
+@lru_cache(maxsize=256)
+def _names(answer: type[BaseModel]) -> frozenset[str]:
+    """The names of all fields of an answer, those inside its fields too."""
+    found = set[str]()
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            properties = node.get("properties")
+            found.update(properties if isinstance(properties, dict) else ())
+            node = list(node.values())
+        for each in node if isinstance(node, list) else ():
+            walk(each)
+
+    walk(answer.model_json_schema())
+    return frozenset(found)

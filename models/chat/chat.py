@@ -59,6 +59,8 @@ Then = Literal["done", "again", "split", "useless", "suspect", "without"]
 _IN_DOUBT = {"useless": 2, "suspect": 1}
 """Levels of halves without any answer after which it is the endpoint's fault."""
 _SEEDS = 2**31
+_FINISHES = ("stop", "length", "tool_calls", "function_call", "content_filter")
+"""What is repeated of a finish_reason: why a record has no answer is told in decisions, and nobody else puts words there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +363,8 @@ class ChatScorer(Generic[A]):
         if completion.refused:
             # Said of several, the words are kept for none: they may quote any of them.
             raw = completion.refused if len(batch.order) == 1 else None
-            return self._failed(batch, "refused", f"the model refused: {completion.refused}", draft, "split", raw)
+            why = "the model refused" if completion.finish_reason != "content_filter" else "a content filter cut the reply off"
+            return self._failed(batch, "refused", why, draft, "split", raw)
         answers: list[Answer[A]] = []
         end = _ending(completion)
         for position, item in enumerate(aligned.items):
@@ -449,7 +452,8 @@ def _ending(completion: Completion) -> str:
     """What the end of a reply has to do with what is missing in it."""
     if completion.cut:
         return "; the reply was cut at its token limit"
-    return "" if completion.content.strip() else f" (finish_reason {completion.finish_reason or 'unknown'})"
+    finish = completion.finish_reason if completion.finish_reason in _FINISHES else "unknown"
+    return "" if completion.content.strip() else f" (finish_reason {finish})"
 
 
 def _half_seen(aligned: Aligned[Any]) -> bool:

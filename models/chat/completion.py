@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +12,8 @@ import orjson
 from schemas.audit import Tokens
 from schemas.errors import ModelProtocolError, ModelUnavailable
 
-_LONGEST_NAME = 200
+_LONGEST_NAME, _LONGEST_REFUSAL = 200, 500
+_NO_NAME = re.compile(r"[^\w./:@ -]", re.ASCII)
 _GATEWAY_TOKENS = 10_000
 """What a chat template, or a prompt that a gateway puts before ours, may add."""
 _MOST_OUTPUT = 1_000_000
@@ -72,14 +74,14 @@ def read_completion(body: bytes) -> Completion:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         raise ModelProtocolError("reading a completion: its choice has no message")
-    finish, refusal = _text(choice.get("finish_reason")), _text(message.get("refusal"))
+    finish, refusal = name_in(choice.get("finish_reason")), _text(message.get("refusal"))
     refused = refusal or ("content filter" if finish == "content_filter" else None)
     content = _content(message.get("content"))
     if content is None:
         if refused is None and finish != "length":
             raise ModelProtocolError("reading a completion: the content of its message is no text")
         content = ""
-    return Completion(content, _text(reply.get("model")), finish, refused, read_usage(reply.get("usage")))
+    return Completion(content, name_in(reply.get("model")), finish, refused, read_usage(reply.get("usage")))
 
 
 def credible(tokens: Tokens, size: int) -> Tokens | None:
@@ -126,8 +128,13 @@ def _content(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def name_in(value: Any) -> str | None:
+    """A name that an endpoint gives, such as a model's, bounded and in plain characters: it goes into decisions."""
+    return _NO_NAME.sub("_", value[:_LONGEST_NAME]) if isinstance(value, str) and value else None
+
+
 def _text(value: Any) -> str | None:
-    return value[:_LONGEST_NAME] if isinstance(value, str) and value else None
+    return value[:_LONGEST_REFUSAL] if isinstance(value, str) and value else None
 
 
 def _count(usage: Any, name: str) -> int:

@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel
 
 from models.chat.align import loosely
-from models.chat.completion import Beside, Completion
+from models.chat.completion import Beside, Completion, name_in
 from models.chat.dialect import Dialect, adapt
 from models.chat.endpoint import DECISIONS
 from models.chat.images import Shown, declared
@@ -33,7 +33,6 @@ A = TypeVar("A", bound=BaseModel)
 
 MOST_QUESTIONS: Final = 400
 _OURS = ("model", "input", "questions")
-_LONGEST_NAME = 200
 _MOST_FOREIGN = 100
 _REPLY_BYTES, _OPTION_BYTES = 400, 400
 """What an answer, and an option in it, may have in a reply."""
@@ -119,9 +118,8 @@ class DecisionBuilder(Generic[A]):
             elif all(name in told for name in names):
                 answer, beside[id] = self._answer(id, [told[name] for name in names])
                 answers.append(answer)
-        usage, model = _usage(reply.get("usage")), reply.get("model")
-        named = model[:_LONGEST_NAME] if isinstance(model, str) and model else None
-        return Completion(orjson.dumps({"answers": answers}).decode(), named, None, None, usage, beside)
+        usage, model = _usage(reply.get("usage")), name_in(reply.get("model"))
+        return Completion(orjson.dumps({"answers": answers}).decode(), model, None, None, usage, beside)
 
     def _names(self, id: str) -> list[str]:
         return [f"{id}_{place}" for place in range(len(self._asked))]

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from models.chat.align import align
 from tests.support.scoring import Judged
 
 IDS = [f"{number:06x}" for number in range(0xA00000, 0xA00008)]
+
+
+SPOKEN = "\x1b[31mMr Miller <script>"
+
+
+def _quoting(value: str) -> str:
+    if value:
+        raise ValueError(f"what is {value!r}")
+    return value
 
 
 def reply(*answers: Any) -> str:
@@ -118,6 +127,24 @@ def test_an_explanation_names_the_field_and_not_the_value() -> None:
     assert "grade" in aligned.items[0].why
     assert "4711" not in aligned.items[0].why
     assert "secret" not in aligned.items[0].why
+
+
+class Strict(BaseModel):
+    """An answer that takes no other field, has one in which the model names the keys, and a validator that quotes."""
+
+    model_config = ConfigDict(extra="forbid")
+    shares: dict[str, int] = {}
+    word: Annotated[str, AfterValidator(_quoting)] = ""
+
+
+@pytest.mark.parametrize("said", [{SPOKEN: 1}, {"shares": {SPOKEN: "x"}}, {"word": SPOKEN}])
+def test_an_explanation_has_no_words_of_the_model(said: dict[str, Any]) -> None:
+    """Neither a field that nobody asked for, nor a key, nor what a validator says of the value stands in it."""
+    (item,) = align(reply({"id": IDS[0], **said}), IDS[:1], Strict).items
+    assert item.status == "invalid"
+    assert "Miller" not in item.why
+    assert "\x1b" not in item.why
+    assert item.why
 
 
 def test_nesting_deeper_than_the_serialiser_spoils_one_item_only() -> None:

@@ -129,6 +129,25 @@ async def test_what_is_said_of_several_is_kept_for_none(message: dict[str, Any])
     assert all(answer.raw is None or about[answer.call_id or ""] == 1 for answer in together)
 
 
+async def test_no_words_of_a_model_reach_a_decision() -> None:
+    """Why a record has no answer is told in words of ours, and names are plain: decisions are shown, logged and not erased."""
+    spoken = f"\x1b[31m{SPOKEN} <script>"
+    calls: list[Call] = []
+    answers: list[Any] = []
+    empty = [{"message": {"content": ""}, "finish_reason": spoken}]
+    odd = says({}, choices=empty, model=f"m\x1b]0;{'x' * 300}")
+    for handler in (says({"content": None, "refusal": spoken}), odd):
+        async with served(handler) as base_url:
+            scorer = chat(base_url, calls)
+            answers += await scorer.score(questions(1), soon(10))
+            await scorer.close()
+    assert [answer.why for answer in answers] == ["the model refused", "the reply has no text (finish_reason unknown)"]
+    assert answers[0].raw == spoken
+    assert (answers[1].model_returned or "").startswith("m__0_xxx")
+    assert len(answers[1].model_returned or "") <= 200
+    assert not any("<" in call.model_dump_json() or "u001b" in call.model_dump_json() for call in calls)
+
+
 async def test_cookies_are_not_kept() -> None:
     """What a server sets, for its host or a whole domain, does not come back to it with the next request."""
     seen: list[str | None] = []
