@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class Worker:
         self._inference = Inference(settings, self._agents, self._model)
         self._probing: list[asyncio.Task[None]] = []
         self._watching = Watching(())
+        self._left: set[str] = set()
         self.running: list[Running] = []
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -119,13 +121,14 @@ class Worker:
         try:
             with self._signals():
                 watch = asyncio.create_task(self._watch())
+                starting = asyncio.create_task(self._start())
                 try:
-                    await self._begin()
-                    await asyncio.gather(*(r.app.start() for r in self.running))
-                    await self._stop.wait()
+                    await self._until_stopped(starting)
                 finally:
-                    watch.cancel()
-                    await self._shut_down()
+                    with self._guarded():
+                        watch.cancel()
+                        await _abandoned(starting)
+                        await self._shut_down()
         finally:
             if server is not None:
                 server.shutdown()
@@ -163,19 +166,52 @@ class Worker:
                     self.fail(reason if isinstance(reason, BaseException) else FatalError(f"agent {r.agent.name} crashed"))
             await asyncio.sleep(0.2)
 
+    async def _start(self) -> None:
+        await self._begin()
+        await asyncio.gather(*(r.app.start() for r in self.running))
+
+    async def _until_stopped(self, starting: asyncio.Task[None]) -> None:
+        """Until a stop, which does not wait for the start: a group may be joined slowly, and a broker that is away is never."""
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+            await stopping
+        finally:
+            stopping.cancel()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Around a whole stop: where it does not come to its end the process leaves. In a thread: the loop may be stuck."""
+        limit = self._settings.drain_timeout + AFTER_DRAIN
+        self._left = {r.agent.name for r in self.running}
+
+        def leave() -> None:
+            # Something does not let go. What is not committed will be read again, by whoever is next.
+            names = ", ".join(sorted(self._left)) or "the worker"
+            self._say(f"stopping {names} took longer than {limit:.0f} s: leaving at once, {READ_AGAIN}")
+            os._exit(STUCK)
+
+        guard = threading.Timer(limit, leave)
+        guard.daemon = True
+        guard.start()
+        try:
+            yield
+        finally:
+            guard.cancel()
+
     async def _shut_down(self) -> None:
         self._watching.stop()
-        limit = self._settings.drain_timeout + AFTER_DRAIN
-        stops = {asyncio.ensure_future(r.app.stop()): r.agent.name for r in self.running}
-        done, late = await asyncio.wait(stops, timeout=limit) if stops else (set(), set())
-        for task in done:
-            if task.exception() is not None:
-                log.warning("stopping agent %s: %r", stops[task], task.exception())
-        if late:
-            # Something does not let go. What is not committed will be read again, by whoever is next.
-            self._say(f"stopping {', '.join(stops[t] for t in late)} took longer than {limit:.0f} s: leaving at once")
-            os._exit(STUCK)
+        await asyncio.gather(*(self._stopped(r) for r in self.running))
         await self._end()
+
+    async def _stopped(self, r: Running) -> None:
+        try:
+            await r.app.stop()
+        except Exception as error:  # noqa: BLE001 - the others are to be stopped all the same
+            log.warning("stopping agent %s: %r", r.agent.name, error)
+        self._left.discard(r.agent.name)
 
     async def _check_topics(self) -> None:
         """Raises ConfigError naming the topics that are not there; a broker that creates them by itself would do it wrongly."""
@@ -404,3 +440,11 @@ class Worker:
 
 def _limits(agent: Agent) -> dict[str, int]:
     return {spec.topic: spec.max_message_bytes for spec in (agent.writes, *own_topics(agent.name, agent.reads))}
+
+
+async def _abandoned(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end, whatever that is: it is the stop that counts now."""
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and task.exception() is not None:
+        log.info("starting ended by the stop: %r", task.exception())
