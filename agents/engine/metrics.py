@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -55,8 +55,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("model_requests_per_minute", "gauge", "Requests a minute sent at most now; found out where it was not told.",
                MODEL),
     Definition("model_concurrency", "gauge", "Requests in flight at most now; falls where the endpoint grows slow.", MODEL),
-    Definition("model_endpoint_shut", "gauge", "1 while the endpoint fails and is left alone, or is only coming back. An alarm.",
-               MODEL),
+    Definition("model_endpoint_shut", "gauge", "1 while the endpoint fails and is left alone, or is only coming back, with "
+               "one of its keys at least. An alarm.", MODEL),
     Definition("model_retries", "counter", "Failed requests: retried, or refused: they are a share of traffic.",
                (*MODEL, "result")),
     Definition("model_passed_on", "counter", "Records of the agent that it gave no answer to: the next model was asked.",
@@ -122,9 +122,31 @@ class AgentCollector(Collector):
             families[d.name] = made(f"headrace_{d.name}", d.help, labels=("agent", *d.labels))
         for agent, sources in self._sources.items():
             for source in sources:
-                for name, labels, value in source.samples():
+                for (name, labels), value in merged(source.samples()).items():
                     families[name].add_metric((agent, *labels), value)
         yield from families.values()
+
+
+Series = tuple[str, tuple[str, ...]]
+
+
+def merged(samples: Iterable[tuple[str, tuple[str, ...], float]]) -> dict[Series, float]:
+    """Each series once, since Prometheus refuses a scrape that has one twice. An agent may ask one model in two chains, and two
+    accounts (keys) of one model have the same labels: what they count and may send adds up, one that is shut makes it shut, and
+    the smaller batch is the one that flips."""
+    found: dict[Series, float] = {}
+    for name, labels, value in samples:
+        series = name, labels
+        if series not in found:
+            found[series] = value
+        else:
+            merge = _MERGES.get(name)
+            found[series] = merge(found[series], value) if merge is not None else found[series] + value
+    return found
+
+
+_MERGES: Mapping[str, Callable[[float, float], float]] = {"model_endpoint_shut": max, "batch_size": min}
+"""How two values of one series become one, where they do not add up."""
 
 
 class EngineSource:

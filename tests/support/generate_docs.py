@@ -36,6 +36,9 @@ def metrics_page() -> str:
     lines = ["# Metrics\n", MADE]
     lines.append("Served on `HEADRACE_METRICS_PORT`, on loopback unless `HEADRACE_METRICS_HOST` says otherwise.")
     lines.append("Each carries the label `agent`.\n")
+    lines.append("What stands before a model (`headrace_model_requests_*`, `_concurrency`, `_endpoint_shut`, `_retries_*`) is")
+    lines.append("shared by the agents of a process and told once for each that asks: take `max` over `agent` there, not `sum`.")
+    lines.append("Several keys of one model at one endpoint are one series: what they count and may send is added up.\n")
     lines += ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
     for d in DEFINITIONS:
         suffix = "_total" if d.kind == "counter" else ""

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents.engine.inference import Inference
-from agents.engine.metrics import DEFINITIONS, TABLE_EVENTS, AgentCollector, AuditSource, ModelSource, ReferenceSource
+from agents.engine.metrics import DEFINITIONS, TABLE_EVENTS, AgentCollector, AuditSource, ModelSource, ReferenceSource, merged
 from agents.engine.model_watch import ModelWatch
 from agents.engine.process import Worker
 from agents.engine.spec import Join
@@ -182,3 +182,34 @@ async def test_what_stands_before_a_model_is_told_for_each_agent_that_asks() -> 
     assert found["model_passed_on", where] == 0
     labels = {"agent": "asking", "endpoint": where[0], "model": where[1]}
     assert registry.get_sample_value("headrace_model_requests_total", labels | {"result": "limited"}) == 1
+
+
+async def test_no_series_is_told_twice_where_a_model_is_configured_twice() -> None:
+    """One model under two keys, the cheap one among the fallbacks too, and hedges: each series is there once, and adds up."""
+    agent = simple_agent(Ask(OrderAnswer, "Judge."), name="asking")
+    async with Sandbox(SandboxConfig()) as server:
+        again, cheap = ({"base_url": server.base_url, "name": name, "api_key": "second"} for name in ("gpt-5-mini", "cheap"))
+        settings = Settings.model_validate({
+            "model_base_url": server.base_url, "model_api_key": "first", "model_fallbacks": [again, cheap], "model_cheap": cheap,
+            "agents": {"asking": {"hedge": 0.1, "cascade": {"field": "risk", "cheap": [0, 100], "sample": 0}}},
+        })  # fmt: skip
+        inference = Inference(settings, [agent], ModelWatch())
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        await scorer.score(questions(1), asyncio.get_running_loop().time() + 60)
+        await scorer.close()
+    registry = CollectorRegistry()
+    registry.register(AgentCollector({"asking": [ModelSource(inference, "asking")]}))
+    told = [(s.name, *sorted(s.labels.items())) for family in registry.collect() for s in family.samples]
+    assert len(told) == len(set(told))
+    first = {"agent": "asking", "endpoint": server.base_url, "model": "gpt-5-mini"}
+    lines = [opened for opened in inference.opened if opened.model.name == "gpt-5-mini" and opened.admission.used]
+    limits = [opened.admission.core.concurrency.limit for opened in lines]
+    assert registry.get_sample_value("headrace_model_concurrency", first) == sum(limits)
+    assert registry.get_sample_value("headrace_model_requests_total", first | {"result": "admitted"}) == 1
+
+
+def test_one_endpoint_that_is_shut_of_two_is_told_as_shut() -> None:
+    """Keys of one endpoint share its series: it is 1 while any of them is shut, never 2, and the smaller batch is told."""
+    where = ("http://127.0.0.1:9/v1", "m")
+    shut, size = ("model_endpoint_shut", where), ("batch_size", where)
+    assert merged([(*shut, 1.0), (*size, 4), (*shut, 1.0), (*size, 16)]) == {shut: 1.0, size: 4}
