@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from models.masking.marked import identifier_kinds, kinds_of, unseen, walk_of
 from models.masking.placeholders import Placeholders, Unmaskable
+from models.masking.plain import folded
 from models.masking.pseudonym import DIGITS, Pseudonyms
 from models.masking.scrub import KINDS, Scrubber
 from schemas.errors import ConfigError
@@ -23,7 +24,7 @@ from schemas.marks import Identifier, Untrusted
 
 V = TypeVar("V", bound=BaseModel)
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Goes up when the same features are masked differently: cached answers and comparisons end there."""
 MOST_TEXT: Final = 100_000
 """Characters of a record's free texts, as cut, that are masked. It is done between other work, some microseconds for each."""
@@ -102,7 +103,7 @@ class Mask:
         ]
         table = Placeholders(forged={value for kind, value in found if kind == "LITERAL"})
         for value, token in first.identifiers:
-            table.pseudonym(token, value, in_texts=len(value) >= _SHORTEST_WORD)
+            table.pseudonym(token, value, in_texts=min(len(value), len(folded(value))) >= _SHORTEST_WORD)
         for kind, value in found:
             table.add(kind, value)
         second = _Second(table, self._pseudonyms)

@@ -5,11 +5,12 @@ Pure. `[EMAIL_1]` is the first e-mail address found in a record, wherever in its
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
 from models.masking.occurrences import Occurrences, Span
-from models.masking.plain import folded
+from models.masking.plain import folded, places
 
 _UNSPACED = 0x0E00
 """From here on most scripts (Thai, Chinese, Japanese) have no blanks between words."""
@@ -38,7 +39,8 @@ class Placeholders:
     def pseudonym(self, token: str, value: str, *, in_texts: bool) -> None:
         """The record shows `token` for `value`; `in_texts`: also where a text has the value as a whole word, however spelled.
 
-        Capitals, kinds of dashes and underscores make no difference there. The value itself is what is put back.
+        Capitals, marks, blanks, kinds of dashes and apostrophes make no difference there (`folded`, which must not be empty). The
+        value itself is what is put back.
         """
         self._found = self._named = None
         self._back[token] = value
@@ -46,6 +48,8 @@ class Placeholders:
             self._tokens[value] = token
             self._words.add(value)
             self._spelled.setdefault(folded(value), token)
+            if not value.isascii():
+                self._spelled.setdefault(folded(unicodedata.normalize("NFD", value)), token)
 
     def add(self, kind: str, value: str) -> None:
         """Give `value` the next placeholder of its kind, unless something stands for it already; replace it wherever it is."""
@@ -71,7 +75,7 @@ class Placeholders:
         if not self._tokens:
             return text
         values, words = self._occurrences()
-        spans = [*values.spans(text), *words.spans(folded(text), _is_word)]
+        spans = [*values.spans(text), *_in_text(text, words.spans(folded(text), _is_word))]
         return _replaced(text, ((start, end, self._token(text[start:end])) for start, end in _joined(spans)))
 
     def _occurrences(self) -> tuple[Occurrences, Occurrences]:
@@ -111,7 +115,17 @@ class Placeholders:
 
 def _is_word(text: str, start: int, end: int) -> bool:
     before, after = text[start - 1 : start] if start else "", text[end : end + 1]
+    if after and unicodedata.combining(after):
+        return False  # the mark makes another letter of the last one
     return not any(sign.isalnum() and ord(sign) < _UNSPACED for sign in (before, after) if sign)
+
+
+def _in_text(text: str, spans: Iterable[Span]) -> Iterator[Span]:
+    """Where these places of `folded(text)` are in `text`."""
+    where: list[int] = []  # most texts name nobody, and need none
+    for start, end in spans:
+        where = where or places(text)
+        yield where[start], where[end - 1] + 1
 
 
 def _joined(spans: Iterable[Span]) -> Iterator[Span]:

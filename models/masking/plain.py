@@ -7,6 +7,9 @@ from typing import Final
 
 _REMEMBERED: Final = 0x10000  # what is rarer is looked up again: a text must not fill the memory
 
+_HYPHENS: Final = "_\u2212"
+_APOSTROPHES: Final = "`\u00b4\u02b9\u02bc\u2018\u2019\u201b\u2032"
+
 
 class _Plain(dict[int, str]):
     """For str.translate: digits, spaces and dashes of every script, and full-width forms, as in ASCII."""
@@ -27,12 +30,20 @@ class _Plain(dict[int, str]):
 
 
 class _Folded(_Plain):
-    """The same, and small letters for capitals, a hyphen for an underscore and a minus."""
+    """The same, small letters for capitals, marks after their letter, one kind of hyphen and apostrophe, nothing for what is not
+    drawn. It may be several characters for one, or none.
+    """
 
     def _of(self, code: int) -> str:
+        if unicodedata.category(chr(code)) == "Cf":
+            return ""
         plain = super()._of(code)
-        small = plain.casefold()
-        return "-" if plain in "_\u2212" else small if len(small) == 1 else plain
+        if plain in _HYPHENS:
+            return "-"
+        if plain in _APOSTROPHES:
+            return "'"
+        # A syllable of Hangul is not taken apart: half of one is another syllable.
+        return plain.casefold() if 0xAC00 <= code <= 0xD7A3 else unicodedata.normalize("NFD", plain.casefold())
 
 
 _PLAIN: Final = _Plain()
@@ -45,5 +56,25 @@ def plain(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """`plain(text)` in small letters, with hyphens for underscores: equal for two spellings of one identifier."""
-    return text.lower().replace("_", "-") if text.isascii() else text.translate(_FOLDED)
+    """Equal for two spellings of one identifier: capitals, marks, blanks, hyphens and apostrophes make no difference.
+
+    Its characters are not those of `text` one by one: `places` says where each was.
+    """
+    small = text.lower().replace("_", "-").replace("`", "'") if text.isascii() else text.translate(_FOLDED)
+    return " ".join(small.split())
+
+
+def places(text: str) -> list[int]:
+    """For each character of `folded(text)` the place in `text` that it is from."""
+    found: list[int] = []
+    blank = -1
+    for at, sign in enumerate(text):
+        for small in _FOLDED[ord(sign)]:
+            if small.isspace():
+                blank = at if blank < 0 else blank
+                continue
+            if blank >= 0 and found:
+                found.append(blank)
+            blank = -1
+            found.append(at)
+    return found

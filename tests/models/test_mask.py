@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.masking.mask import MOST_TEXT, Mask, Masked, mask_of
 from models.masking.placeholders import Placeholders, Unmaskable
+from models.masking.plain import folded, places
 from models.masking.pseudonym import Pseudonyms
 from models.masking.scrub import Scrubber
 from schemas.errors import ConfigError
@@ -161,6 +162,42 @@ def test_an_identifier_is_found_however_a_text_spells_it(spelled: str, around: s
     assert MASK.mask(Case(customer="CUST-77123", note=f"x{spelled} {spelled}0")).shown["note"] == f"x{spelled} {spelled}0"
 
 
+@pytest.mark.parametrize(
+    ("person", "spelled"),
+    [
+        ("Jörg Müller", "Jo\u0308rg Mu\u0308ller"), ("Jo\u0308rg Mu\u0308ller", "Jörg Müller"), ("Jörg Müller", "Jörg  Müller"),
+        ("Jörg Müller", "Jörg\nMüller"), ("Jane Doe", "Jane \r\n doe"),
+        ("Jörg Strauß", "JÖRG STRAUSS"), ("O'Neil", "O\u2019Neil"),
+        ("O\u2019Neil", "o`neil"), ("Jörg Müller", "Jörg Mül\u00adler"),
+        ("김철수님", "\u1100\u1175\u11b7\u110e\u1165\u11af\u1109\u116e\u1102\u1175\u11b7"),
+        ("Trần Hưng", "Tra\u0302\u0300n Hưng"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("around", ["{}", "  ß, Straße\t(see {})\n\n and {}"])
+def test_a_name_is_found_however_a_text_writes_it(person: str, spelled: str, around: str) -> None:
+    """Marks apart from their letters, more blanks or a line break, other capitals and apostrophes; what is around it stays."""
+    turns = (Turn(by=person, text=around.replace("{}", spelled)),)
+    shown = MASK.mask(Case(customer="c", turns=turns)).shown["turns"]
+    assert shown[0]["text"] == around.replace("{}", OURS.of("person", person))
+
+
+def test_a_letter_with_another_mark_is_another_name() -> None:
+    """Not every Jose is a José; an identifier of which nothing is drawn is looked for nowhere."""
+    for text in ("José", "Jose\u0301", "Joses"):
+        assert MASK.mask(Case(customer="c", turns=(Turn(by="Jose", text=text),))).shown["turns"][0]["text"] == text
+    for person in ("\u200b" * 5, "the   ", "a\u200b\u200b\u200b"):
+        assert MASK.mask(Case(customer="c", turns=(Turn(by=person, text="a the "),))).shown["turns"][0]["text"] == "a the "
+
+
+@given(st.text() | st.text(st.sampled_from("aß \n\u0308ö\u200b'_")))
+def test_each_character_of_a_folded_text_has_its_place(text: str) -> None:
+    """As many places as characters, in order, each folding to what stands there."""
+    small, where = folded(text), places(text)
+    assert len(small) == len(where)
+    assert where == sorted(where)
+    assert all(sign == " " or sign in folded(text[at]) for sign, at in zip(small, where, strict=True))
+
+
 def test_an_identifier_with_blanks_and_one_that_is_an_address_are_found_too() -> None:
     """A name in capitals; an address with another spelling is no second value."""
     turns = (Turn(by="Jane Doe", text="JANE DOE and jane\u00a0doe"), Turn(by="jane@x.example", text="Jane@X.example"))
@@ -206,7 +243,7 @@ def test_an_answer_that_grows_past_its_limit_is_told() -> None:
 def test_the_policy_names_version_key_and_what_is_masked() -> None:
     """Enough to know what was hidden and with which key, for a reader of the audit, and nothing of the key."""
     assert MASK.policy == (
-        f"headrace-mask/2 key={OURS.key_id} identifiers=account,customer,person "
+        f"headrace-mask/3 key={OURS.key_id} identifiers=account,customer,person "
         "texts=email,phone,iban,card,national_id,ip,credentials,secret,cut,literal "
         "countries=AT,BE,CH,DE,DK,ES,FI,FR,GB,IE,IT,NL,NO,PL,PT,SE,US"
     )
