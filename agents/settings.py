@@ -89,7 +89,9 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    deadline: Duration | None = Field(default=None, description="Time to ask about a record, in place of what its file says.")
+    deadline: Annotated[str, AfterValidator(_above_nothing)] | None = Field(
+        default=None, description="Time to ask about a record, in place of what its file says."
+    )
     in_flight: int | None = Field(default=None, ge=1, strict=True, description="Most calls at once, in place of its file's.")
     batch_size: int | None = Field(default=None, ge=1, strict=True, description="Most records in a call, in place of its file's.")
     batch_within: Duration | None = Field(default=None, description="How long a record waits for company there.")

@@ -47,6 +47,11 @@ def check(agent: Agent) -> list[str]:
     return found
 
 
+def limits(agent: Agent) -> list[str]:
+    """What is wrong with its times, batches and calls at once: all that HEADRACE_AGENTS may set in place of its file."""
+    return [*_durations(agent), *_batch(agent)]
+
+
 def _names(agent: Agent) -> Iterator[str]:
     for what, name in (("name", agent.name), ("subject_type", agent.subject_type), *(("rule", rule) for rule in agent.rules)):
         if not _NAME.fullmatch(name):

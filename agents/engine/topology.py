@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from agents.engine.contract import limits
 from agents.engine.spec import DecisionAgent
 from agents.settings import Settings
+from schemas.errors import ConfigError
 from topics import names
 from topics.spec import Registry, TopicSpec, out_topic
 
@@ -15,14 +17,22 @@ Agent = DecisionAgent[Any, Any, Any]
 
 
 def tuned(agent: Agent, settings: Settings) -> Agent:
-    """The agent with what HEADRACE_AGENTS says of it; what concerns models is read by agents/engine/inference.py."""
+    """The agent with what HEADRACE_AGENTS says of it; what concerns models is read by agents/engine/inference.py.
+
+    Raises ConfigError, naming the key, for what the contract would refuse in the agent's file.
+    """
     given = settings.agent(agent.name)
     batch = replace(
         agent.batch, size=given.batch_size or agent.batch.size, within=given.batch_within or agent.batch.within,
         prompt_tokens=given.batch_prompt_tokens or agent.batch.prompt_tokens,
         output_tokens=given.batch_output_tokens or agent.batch.output_tokens,
     )  # fmt: skip
-    return replace(agent, batch=batch, in_flight=given.in_flight or agent.in_flight, deadline=given.deadline or agent.deadline)
+    found = replace(agent, batch=batch, in_flight=given.in_flight or agent.in_flight, deadline=given.deadline or agent.deadline)
+    own = limits(agent)
+    wrong = [problem.replace("batch.", "batch_") for problem in limits(found) if problem not in own]
+    if wrong:
+        raise ConfigError(f"reading HEADRACE_AGENTS for {agent.name}: {'; '.join(wrong)}")
+    return found
 
 
 def placed(agent: Agent, registry: Registry) -> Agent:

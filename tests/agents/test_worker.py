@@ -415,6 +415,8 @@ async def test_a_defect_ends_the_process_whoever_started_it(
         ("HEADRACE_AGENTS", '{"product-quality": {"dead_line": "3s"}}', "what can be set is deadline, in_flight"),
         ("HEADRACE_AGENTS", '{"product-quality": {"deadline": "soon"}}', "HEADRACE_AGENTS.product-quality.deadline"),
         ("HEADRACE_AGENTS", '{"product-quality": {"cache": "0s"}}', "HEADRACE_AGENTS.product-quality.cache"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"deadline": "0s"}}', "HEADRACE_AGENTS.product-quality.deadline"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"batch_output_tokens": 5}}', "for product-quality: batch_output_tokens is 5"),
         ("HEADRACE_AGENTS", '{"product-quality": {"budget": "0.0000001"}}', "HEADRACE_AGENTS.product-quality.budget"),
         ("HEADRACE_TOPICS", '{"machine-reading": {"physical": "x"}}', "no agent has a topic machine-reading"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "../../etc/x"}}', "placing topic machine-readings: physical"),
@@ -429,7 +431,8 @@ def test_a_mistake_in_the_settings_is_told_before_anything_starts(
     tmp_path: Path, variable: str, value: str, said: str
 ) -> None:
     """A typing mistake ends with status 2 and says what is wrong; it never passes in silence."""
-    runs = os.environ | {"HEADRACE_KAFKA": f"127.0.0.1:{free_port()}", "HEADRACE_DATA_DIR": str(tmp_path), variable: value}
+    runs = os.environ | {"HEADRACE_KAFKA": f"127.0.0.1:{free_port()}", "HEADRACE_DATA_DIR": str(tmp_path)}
+    runs |= {"HEADRACE_MODEL_BASE_URL": "http://127.0.0.1:9/v1", variable: value}
     command = [sys.executable, "-m", "agents.cli.main", "worker", "product-quality"]
     done = subprocess.run(command, env=runs, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
