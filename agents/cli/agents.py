@@ -15,12 +15,12 @@ import orjson
 import typer
 from pydantic import SecretStr
 
-from agents.cli.choice import chosen_agents, found_agents
+from agents.cli.choice import check_overrides, chosen_agents, found_agents
 from agents.cli.lines import Line, Malformed, parse_lines
 from agents.engine.contract import check as problems_of
 from agents.engine.discover import Found, Problem
 from agents.engine.examples import differences
-from agents.engine.inference import Inference
+from agents.engine.inference import Inference, checked
 from agents.engine.joins import MemoryTable
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import DecisionAgent
@@ -39,6 +39,12 @@ from topics.spec import Registry
 
 Agent = DecisionAgent[Any, Any, Any]
 app = typer.Typer(no_args_is_help=True, help="List agents, check them, try one without Kafka.")
+
+
+OF_THE_ENGINE = frozenset(
+    {"deadline", "in_flight", "batch_size", "batch_within", "batch_prompt_tokens", "batch_output_tokens"}
+)
+"""What HEADRACE_AGENTS says of an agent that is so whoever answers; the rest is of models."""
 
 
 class TryModel(StrEnum):
@@ -118,7 +124,22 @@ def _checked(found: Found, agent: Agent) -> int:
     typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not problems else "not in order"))
     for problem in problems:
         typer.echo(f"  {found.paths[agent.name]}: {problem}")
-    return len(problems)
+    misset = _misset(agent) if not problems else None
+    if misset is not None:
+        typer.echo(f"  {misset}")
+    return len(problems) + (misset is not None)
+
+
+def _misset(agent: Agent) -> str | None:
+    """What HEADRACE_AGENTS says of the agent and can not work. A key that is not here is no mistake: none is needed to check."""
+    settings = Settings()
+    if agent.name not in settings.agents:
+        return None
+    try:
+        checked(_with_key(settings), [tuned(agent, settings)])
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _differing(agent: Agent) -> list[str]:
@@ -149,7 +170,10 @@ def try_agent(
     no line is one, the command ends with status 1.
     """
     settings = Settings()
-    agent = placed(tuned(chosen_agents(found_agents(settings), [name])[0], settings), Registry(settings.topics))
+    found = found_agents(settings)
+    chosen = chosen_agents(found, [name])[0]
+    check_overrides(found, settings)
+    agent = placed(tuned(chosen, settings), Registry(settings.topics))
     who = model or (TryModel.CONFIGURED if settings.model_base_url else TryModel.SANDBOX)
     lines = list(parse_lines(sys.stdin.buffer, agent.reads.topic))
     if not asyncio.run(_try(agent, lines, who, settings)):
@@ -164,6 +188,9 @@ async def _try(agent: Agent, lines: Sequence[Line | Malformed], who: TryModel, s
     agent = replace(agent, joins={n: replace(join, wait="0s") for n, join in agent.joins.items()})
     if who is TryModel.SANDBOX:
         typer.echo(f"answered by {MODEL}, which is no model", err=True)
+        left_out = sorted(settings.agent(agent.name).model_fields_set - OF_THE_ENGINE)
+        if left_out:
+            typer.echo(f"left out of what HEADRACE_AGENTS says of {agent.name}: {', '.join(left_out)}", err=True)
     async with _scorer(agent, who, settings) as scorer:
         outcomes = try_records(agent, [line.record for line in records], scorer, tables=tables, fallback=agent.fallback)
         numbers = iter(line.number for line in records)
@@ -208,9 +235,14 @@ def _asking(agent: Agent, settings: Settings) -> Scorer:
     """
     given = settings.agent(agent.name).model_copy(update={"cache": None, "budget": None, "budget_soft": None})
     settings = settings.model_copy(update={"agents": {agent.name: given}})
-    if settings.masking_key is None:
-        settings = settings.model_copy(update={"masking_key": SecretStr(secrets.token_hex(32))})
-    return Inference(settings, [agent], ModelWatch(), budgeted=False).scorer(agent, manifest="trial", on_call=ignore)
+    return Inference(_with_key(settings), [agent], ModelWatch(), budgeted=False).scorer(agent, manifest="trial", on_call=ignore)
+
+
+def _with_key(settings: Settings) -> Settings:
+    """With a masking key of the moment where none is set."""
+    if settings.masking_key is not None:
+        return settings
+    return settings.model_copy(update={"masking_key": SecretStr(secrets.token_hex(32))})
 
 
 def _sorted_out(

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
 
-from agents.cli.choice import chosen_agents, found_agents
-from agents.engine.discover import Found
+from agents.cli.choice import check_overrides, chosen_agents, found_agents
 from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
-from agents.engine.topology import registry_for
-from agents.settings import Settings, unknown_variables
-from schemas.errors import ConfigError
+from agents.settings import Settings
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -43,31 +39,6 @@ def worker(
 
     tune_collector()
     raise typer.Exit(run_loop(main()))
-
-
-def check_overrides(found: Found, settings: Settings) -> None:
-    """Raises ConfigError for a setting of an agent or topic that does not exist: a typing mistake must not pass in silence.
-
-    While an agent file is broken it is a warning: the setting may be of the agent that could not be loaded.
-    """
-    for name, meant in unknown_variables(os.environ).items():
-        hint = f"; did you mean {meant}?" if meant else "; docs/settings.md lists all"
-        typer.echo(f"warning: {name} is no setting{hint}", err=True)  # no refusal: it may be one of another version
-    names = sorted(agent.name for agent in found.agents)
-    unknown = sorted(set(settings.agents) - set(names))
-    if unknown:
-        _refuse(found, f"reading HEADRACE_AGENTS: there is no agent {', '.join(unknown)}; there are {', '.join(names)}")
-    registry = registry_for(found.agents, settings)
-    unused = registry.unused_overrides()
-    if unused:
-        known = ", ".join(sorted(spec.name for spec in registry))
-        _refuse(found, f"reading HEADRACE_TOPICS: no agent has a topic {', '.join(unused)}; topics are {known}")
-
-
-def _refuse(found: Found, why: str) -> None:
-    if not found.problems:
-        raise ConfigError(why)
-    typer.echo(f"warning: {why}; it may be of an agent file that is broken", err=True)
 
 
 def tune_collector() -> None:

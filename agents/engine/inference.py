@@ -34,7 +34,7 @@ from models.chat.chat import ChatScorer
 from models.chat.endpoint import Endpoint
 from models.chat.hedge import Hedge
 from models.chat.hedging import Hedging
-from models.contract import Ask, CallSink, Question, Scorer
+from models.contract import Ask, CallSink, Question, Scorer, ignore
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
@@ -326,6 +326,15 @@ class Inference:
                 opened.admission.share(agent.name, part * self._weights[agent.name])
 
         return tell
+
+
+def checked(settings: Settings, agents: Sequence[Agent]) -> None:
+    """Raises ConfigError for what the settings say of these agents' models and can not work; asks nobody and opens no file."""
+    told = {name: given.model_copy(update={"cache": None}) for name, given in settings.agents.items()}
+    inference = Inference(settings.model_copy(update={"agents": told}), agents, ModelWatch())
+    for agent in agents:
+        inference.kept(agent)
+        inference.scorer(agent, manifest="none", on_call=ignore)
 
 
 def cache_file(settings: Settings, agent: str) -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 from mode import Service
 from prometheus_client import CollectorRegistry, start_http_server
 
-from agents.engine.inference import Inference
+from agents.engine.inference import Inference, checked
 from agents.engine.joins import Joins
 from agents.engine.kafka import kafka_config
 from agents.engine.manifests import manifest_of
@@ -90,7 +90,7 @@ class Worker:
     ) -> None:  # fmt: skip
         if not agents:
             raise ConfigError("starting a worker: no agent was chosen; headrace agents list names them")
-        self._agents = list(agents)
+        self._agents = [tuned(agent, settings) for agent in agents]
         self._settings = settings
         self._say = say
         self._checkpoint = checkpoint
@@ -114,6 +114,7 @@ class Worker:
     # ---- life --------------------------------------------------------------------------------------------------------
     async def run(self) -> int:
         """Run until a signal or a fatal fault. Returns the exit status: 0 after a drain, 1 after a fatal fault."""
+        self._check_settings()
         self._build_all(await probe(self._config, transactional_id=f"{self._settings.group_prefix}.probe"))
         await self._check_topics()
         self._listen()
@@ -271,6 +272,7 @@ class Worker:
 
     def faust_app(self) -> Any:
         """The one agent's Faust app, for Faust's own command line, which then owns signals and the loop."""
+        self._check_settings()
         self._build_all(asyncio.run(probe(self._config, transactional_id=f"{self._settings.group_prefix}.probe")))
         (only,) = self.running
         worker = self
@@ -306,6 +308,18 @@ class Worker:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+    def _check_settings(self) -> None:
+        """What is wrong whatever Kafka says is told before it is asked. Raises ConfigError."""
+        folder = Path(self._settings.data_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"making the folder {folder}: {error.strerror}; set HEADRACE_DATA_DIR to a folder that can be written to"
+            ) from error
+        if self._scorer_for is None:
+            checked(self._settings, self._agents)
+
     # ---- parts -------------------------------------------------------------------------------------------------------
     def _promise(self, facts: BrokerFacts) -> Promise:
         wanted, where = self._settings.delivery, self._settings.kafka
@@ -331,7 +345,7 @@ class Worker:
 
     def _build(self, agent: Agent, registry: Registry, promise: Promise) -> Running:
         settings = self._settings
-        agent = placed(tuned(agent, settings), registry)
+        agent = placed(agent, registry)
         models = [model.name for model in self._inference.models] if self._inference.asks(agent) else []
         manifest = manifest_of(agent, models=models, asking=self._inference.described(agent))
         key = manifest.hash()

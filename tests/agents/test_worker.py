@@ -417,6 +417,8 @@ async def test_a_defect_ends_the_process_whoever_started_it(
         ("HEADRACE_AGENTS", '{"product-quality": {"cache": "0s"}}', "HEADRACE_AGENTS.product-quality.cache"),
         ("HEADRACE_AGENTS", '{"product-quality": {"deadline": "0s"}}', "HEADRACE_AGENTS.product-quality.deadline"),
         ("HEADRACE_AGENTS", '{"product-quality": {"batch_output_tokens": 5}}', "for product-quality: batch_output_tokens is 5"),
+        ("HEADRACE_AGENTS", '{"product-quality": {"moderate": true}}', "there is nobody to ask; set HEADRACE_MODERATION"),
+        ("HEADRACE_DATA_DIR", "/dev/null", "set HEADRACE_DATA_DIR to a folder"),
         ("HEADRACE_AGENTS", '{"product-quality": {"budget": "0.0000001"}}', "HEADRACE_AGENTS.product-quality.budget"),
         ("HEADRACE_TOPICS", '{"machine-reading": {"physical": "x"}}', "no agent has a topic machine-reading"),
         ("HEADRACE_TOPICS", '{"machine-readings": {"physical": "../../etc/x"}}', "placing topic machine-readings: physical"),

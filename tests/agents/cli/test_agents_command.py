@@ -180,3 +180,32 @@ async def test_a_trial_keeps_nothing_of_the_prompt_before(tmp_path: Path, monkey
             assert [outcome["kind"] for outcome in outcomes] == ["decision"] * 3
             assert server.meter.requests == 3 * turn
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_output_tokens": 5}, "batch_output_tokens is 5"),
+        ({"cascade": {"field": "risk", "cheap": [20, 80]}}, "set HEADRACE_MODEL_CHEAP"),
+    ],
+)
+def test_check_tells_what_the_settings_say_and_can_not_work(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    """What HEADRACE_AGENTS says of an agent is checked with it, without a broker and without its masking key."""
+    monkeypatch.setenv("HEADRACE_MODEL_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("HEADRACE_AGENTS", json.dumps({"credit-risk": given}))
+    done = CliRunner().invoke(app, ["check", "credit-risk"])
+    assert done.exit_code == 1
+    assert "reading HEADRACE_AGENTS for credit-risk: " in done.output
+    assert said in done.output
+
+
+def test_try_refuses_settings_of_no_agent_and_says_what_the_sandbox_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing mistake does not pass in silence in a trial either, and a cascade that is not tried is named."""
+    monkeypatch.setenv("HEADRACE_AGENTS", '{"credit-rsk": {}}')
+    refused = CliRunner().invoke(app, ["try", "credit-risk"], input="{}")
+    assert "there is no agent credit-rsk" in str(refused.exception)
+    monkeypatch.setenv("HEADRACE_AGENTS", '{"credit-risk": {"deadline": "5s", "cache": "1h"}}')
+    done = CliRunner().invoke(app, ["try", "credit-risk", "--model", "sandbox"], input="{}")
+    assert "left out of what HEADRACE_AGENTS says of credit-risk: cache" in done.stderr
