@@ -311,7 +311,7 @@ class ChatScorer(Generic[A]):
                 except ModelError as error:
                     refusal = refusal_of(error)
                     if refusal is not None:
-                        draft.first_ms, draft.body = refusal.first_ms, refusal.body
+                        draft.first_ms, draft.body = refusal.first_ms, refusal.body or None
                     passage.ended = _ended(error, loop.time() - sent_at, batch)
                     if isinstance(error, ModelLimited):
                         line.limited_at = loop.time()

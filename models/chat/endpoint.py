@@ -40,6 +40,8 @@ _HEADERS: dict[str, str | openai.Omit] = {"Content-Type": "application/json", "A
 _FIRST = "headrace_first_ms"
 
 _LARGEST = 8 * 1024 * 1024
+_LARGEST_ERROR = 64 * 1024
+"""Errors are read in the event loop, and some servers quote the whole request: past this their status alone is heeded."""
 _ANY_REPLY, _BYTES_PER_TOKEN = 256 * 1024, 64
 _MOST: ContextVar[int] = ContextVar("most_bytes", default=_LARGEST)
 """What the response to the request of this task may have; nothing that the SDK passes on carries it."""
@@ -68,10 +70,14 @@ def refusal_of(error: ModelError) -> Reply | None:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A response body in one piece, with the key hidden. Ends in an error instead of going on past `limit` bytes."""
+    """A response body in one piece, with the key hidden. Ends in an error instead of going on past `limit` bytes.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, secret: Secret) -> None:
+    With `optional` it is empty instead: a piece of it could end within the key.
+    """
+
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int, secret: Secret, *, optional: bool) -> None:
         self._stream = stream
+        self._optional = optional
         self._left = limit
         self._secret = secret
 
@@ -79,6 +85,8 @@ class _Bounded(httpx2.AsyncByteStream):
         chunks: list[bytes] = []
         async for chunk in self._stream:
             self._left -= len(chunk)
+            if self._left < 0 and self._optional:
+                return
             if self._left < 0:
                 raise BodyTooLarge("the response body is larger than the bound")
             chunks.append(chunk)
@@ -116,12 +124,12 @@ class _Client(openai.DefaultAioHttpClient):
             # The transport maps most of aiohttp's errors; malformed HTTP is one that it lets through.
             raise httpx2.RemoteProtocolError(type(error).__name__) from error
         response.extensions[_FIRST] = self._clock()
-        # What is refused may be quoted whole, and is refused all the same.
-        limit = self._limit if response.is_error else min(self._limit, _MOST.get())
+        bad = not response.is_success
+        limit = min(self._limit, _LARGEST_ERROR if bad else _MOST.get())
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise httpx2.DecodingError("a compressed body was sent though none was asked for")
-            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), limit, self._secret)
+            response.stream = _Bounded(cast(httpx2.AsyncByteStream, response.stream), limit, self._secret, optional=bad)
             await response.aread()
             # JSON is UTF-8. A server may name any codec as its charset, even zlib, and decoding by those raises anything at all.
             response.encoding = "utf-8"

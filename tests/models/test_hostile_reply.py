@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from models.chat.endpoint import Endpoint
+from models.chat.endpoint import Endpoint, refusal_of
+from models.chat.failures import Overflow, Unexplained
 from schemas.audit import Call
-from schemas.errors import ModelProtocolError
+from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 from tests.support.scoring import chat, questions, soon, statuses
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -80,6 +81,33 @@ async def test_a_reply_far_longer_than_was_reserved_is_not_read() -> None:
         await scorer.close()
     assert [call.status for call in calls] == ["protocol", "protocol", "rejected"]
     assert calls[0].error == "the response is larger than the transport accepts"
+
+
+@pytest.mark.parametrize("status", [307, 400, 401, 429, 503])
+async def test_of_a_long_error_the_status_alone_is_read(status: int) -> None:
+    """Some servers quote the request, and one may send millions of numbers: reading them would hold up everybody else."""
+    code, lengths = "context_length_exceeded", [1000, 70_000]
+
+    async def refuse(request: web.Request) -> web.Response:
+        body = f'{{"error": {{"code": "{code}", "message": "{"x" * lengths.pop(0)}"}}}}'
+        return web.Response(text=body, status=status, content_type="application/json")
+
+    read: list[tuple[type[ModelError], int]] = []
+    async with served(refuse) as base_url:
+        endpoint = Endpoint(base_url, "sk-test-secret", connections=1, clock=lambda: 0)
+        while lengths:
+            with pytest.raises(ModelError) as caught:
+                await endpoint.post(b"{}")
+            refusal = refusal_of(caught.value)
+            assert refusal is not None
+            read.append((type(caught.value), len(refusal.body)))
+        await endpoint.close()
+    (short, some), (long, none) = read
+    assert some > 1000
+    assert none == 0
+    kinds = {307: ModelRejected, 400: Unexplained, 401: ModelRejected, 429: ModelLimited, 503: ModelUnavailable}
+    assert long is kinds[status]
+    assert short is (ModelLimited if status == 429 else Overflow)
 
 
 @pytest.mark.parametrize("status", [307, 400, 401, 503])
