@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from models.budget.budget import Budget
 from models.budget.budget_gate import BudgetGate
 from models.budget.prices import Price
+from models.chat.call_draft import CallDraft
 from models.chat.hedge import LEAST_EVIDENCE, Hedge
 from models.chat.hedging import Hedging
 from models.gates.admission import Limits
@@ -77,6 +78,28 @@ async def test_what_hangs_is_answered_by_a_second_request_and_both_are_in_the_au
         assert await one_by_one(scorer, 1, 0.5) == ["timeout"]
         assert server.meter.requests == 1
         await scorer.close()
+
+
+async def test_a_race_is_over_when_the_loser_is() -> None:
+    """Its Call is made when it ends, and closing a connection may take a while: whoever asked is told after that, not before."""
+    ended: list[str | None] = []
+
+    async def send(draft: CallDraft) -> str:
+        draft.leave(0, asyncio.get_running_loop().time(), 100)
+        try:
+            if draft.hedge_of is None:
+                await asyncio.sleep(60)
+            return "answer"
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)
+            raise
+        finally:
+            ended.append(draft.hedge_of)
+
+    first = CallDraft(1, 0)
+    found, draft = await hedging().race(send, first, ASK.reserved(2), soon(60), lambda: True)
+    assert (found, draft.hedge_of) == ("answer", first.call_id)
+    assert ended == [first.call_id, None]
 
 
 async def test_a_tail_of_slow_answers_is_cut_and_the_share_is_kept() -> None:
