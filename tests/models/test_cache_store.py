@@ -104,6 +104,19 @@ async def test_what_is_too_old_is_not_found_and_goes(tmp_path: Path) -> None:
         assert (await there(store, 4), store.stats.evicted) == ([4], 3)
 
 
+async def test_what_was_too_old_is_overwritten(tmp_path: Path) -> None:
+    """No byte of an answer that has expired is left in the file, once its log has been taken over."""
+    clock, path = Clock(), tmp_path / "cache.sqlite"
+    async with opened(path, clock=clock) as store:
+        await put(store, *range(40), body=b"CONFIDENTIAL" * 40)
+    assert b"CONFIDENTIAL" in content(tmp_path)
+    clock.now += DAY + 1
+    async with opened(path, clock=clock) as store:
+        await put(store, 40)
+        assert store.stats.evicted == 40
+    assert b"CONFIDENTIAL" not in content(tmp_path)
+
+
 async def test_the_size_is_bounded_and_what_was_stored_first_goes_first(tmp_path: Path) -> None:
     """Ten times as much as fits: the file stays near its limit, and holds the latest."""
     path, limit = tmp_path / "cache.sqlite", 256 * 1024
