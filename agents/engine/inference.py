@@ -147,19 +147,23 @@ class Inference:
     def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recording | None = None) -> Scorer:
         """Who answers this agent. Without a model an Ask is answered "unavailable", and the agent says what follows.
 
+        What is to be moderated is so without a model too: what follows may be a fallback.
         `recorded` waits until the calls that have ended are where a successor reads them.
         """
         ask = agent.scorer
         if not isinstance(ask, Ask):
             return ask
-        if not self.models:
-            return NoModel()
-        self._open()
-        mask = self.mask(agent)
         given = self._settings.agent(agent.name)
+        if not self.models and not given.moderate:
+            return NoModel()
+        mask = self.mask(agent)
         asker = For(agent, ask, given, manifest, on_call, mask.policy if mask is not None else None)
         self._ways[agent.name] = way = Way()
-        scorer = self._moderated(asker, way, self._cascade(asker, way))
+        inner: Scorer = NoModel()
+        if self.models:
+            self._open()
+            inner = self._cascade(asker, way)
+        scorer = self._moderated(asker, way, inner)
         if recorded is not None and agent.name in self.budgets:
             scorer = Recorded(scorer, recorded)
         if mask is None:

@@ -357,17 +357,20 @@ async def test_what_moderation_flags_is_not_asked_of_the_model() -> None:
     assert answers[0].why.startswith("moderation:")
 
 
+@pytest.mark.parametrize("gone", ["http://127.0.0.1:1/v1", None], ids=["model away", "no model"])
 @pytest.mark.parametrize("case", ["flagged", "out", "unmaskable", "passed"])
-async def test_what_moderation_stops_is_decided_by_no_fallback(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_moderation_stops_is_decided_by_no_fallback(
+    case: str, gone: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Flagged or not to be checked, a record goes to a person; only what moderation let pass is the fallback's."""
     decide = lambda context, features, answer: Verdict("review" if answer.value is None else answer.value.verdict)  # noqa: E731
     card = InstantScorer(lambda f: OrderAnswer(risk=1, verdict="accept"), name="card", tier="scorecard")
     agent = replace(complaining(), decide=decide, on_no_answer="fallback", fallback=card, fallback_alone=("accept",))
-    gone = "http://127.0.0.1:1/v1"
+    away = "http://127.0.0.1:1/v1"
     async with Sandbox() as server:
         settings = Settings(
             model_base_url=gone, masking_key=SecretStr(KEY), agents={"asking": {"moderate": True}},
-            moderation={"base_url": gone if case == "out" else server.base_url, "name": "omni"},
+            moderation={"base_url": away if case == "out" else server.base_url, "name": "omni"},
         )  # fmt: skip
         inference = Inference(settings, [agent], ModelWatch())
         if case == "unmaskable":
