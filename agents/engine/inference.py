@@ -125,10 +125,15 @@ class Inference:
 
     def described(self, agent: Agent) -> dict[str, Any]:
         """What the settings say of how the agent's questions are asked, for its manifest."""
-        if not self.asks(agent):
+        if not isinstance(agent.scorer, Ask):
             return {}
         given = self._settings.agent(agent.name)
-        told: dict[str, Any] = {"canary": [given.canary, given.canary_limit]}
+        told: dict[str, Any] = {}
+        if given.moderate and self._settings.moderation is not None:
+            told["moderation"] = self._settings.moderation.name
+        if not self.models:
+            return told
+        told["canary"] = [given.canary, given.canary_limit]
         if given.hedge > 0:
             told["hedge"] = given.hedge
         if given.cascade is not None:
@@ -140,8 +145,6 @@ class Inference:
         mask = self.mask(agent)
         if mask is not None:
             told["masking"] = mask.policy
-        if given.moderate and self._settings.moderation is not None:
-            told["moderation"] = self._settings.moderation.name
         return told
 
     def scorer(self, agent: Agent, *, manifest: str, on_call: CallSink, recorded: Recording | None = None) -> Scorer:

@@ -373,6 +373,7 @@ async def test_what_moderation_stops_is_decided_by_no_fallback(
             moderation={"base_url": away if case == "out" else server.base_url, "name": "omni"},
         )  # fmt: skip
         inference = Inference(settings, [agent], ModelWatch())
+        assert inference.described(agent)["moderation"] == "omni"
         if case == "unmaskable":
             monkeypatch.setattr(Mask, "mask", lambda self, features: 1 / 0)
         scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
