@@ -39,10 +39,12 @@ class ModelWatch:
             if self._repeats.filter(record):
                 log.handle(record)
 
-    async def probe(self, base_url: str, api_key: str | None, model: str, api: Api = "chat") -> None:
+    async def probe(
+        self, base_url: str, api_key: str | None, model: str, api: Api = "chat", setting: str | None = None
+    ) -> None:
         """Look once whether the model can be asked, and warn where it can not. Never raises for what an endpoint does."""
         try:
-            found = await probe_model(base_url, api_key, model, ask=False, api=api)
+            found = await probe_model(base_url, api_key, model, ask=False, api=api, setting=setting)
         except ConfigError:
             return  # the scorers were made from the same settings, and have said so
         for why in (found.refused, *found.doubts):

@@ -252,7 +252,8 @@ class Worker:
         if self._scorer_for is None and any(self._inference.asks(r.agent) for r in self.running):
             self._probing = [
                 asyncio.create_task(
-                    self._model.probe(model.base_url, model.api_key, model.name, model.api), name=f"probe of {model.where}"
+                    self._model.probe(model.base_url, model.api_key, model.name, model.api, model.setting),
+                    name=f"probe of {model.where}",
                 )
                 for model in self._inference.asked
             ]

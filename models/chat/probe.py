@@ -18,7 +18,7 @@ import openai
 import orjson
 
 from models.chat.completion import read_completion
-from models.chat.endpoint import DECISIONS, Endpoint
+from models.chat.endpoint import DECISIONS, Endpoint, named
 from models.chat.failures import Exhausted
 from models.chat.line import Api
 from schemas.errors import ModelError, ModelProtocolError, ModelRejected, ModelUnavailable
@@ -43,13 +43,23 @@ class Probed:
 
 
 async def probe_model(
-    base_url: str, api_key: str | None, model: str, *, ask: bool, seconds: float = SECONDS, api: Api = "chat"
-) -> Probed:
+    base_url: str, api_key: str | None, model: str, *, ask: bool, seconds: float = SECONDS, api: Api = "chat",
+    setting: str | None = None,
+) -> Probed:  # fmt: skip
     """Look at an endpoint, at most twice `seconds`. With `ask` one request of `api` is sent even where /models is fine.
 
+    `setting` is where the model was configured, if not as the first one: what is to be mended is named as it is there.
     Raises ConfigError for what can not be a URL or a key; whatever the endpoint does is in the result, never the key.
     """
-    endpoint = Endpoint(base_url, api_key, connections=1, clock=lambda: time.time_ns() // 1_000_000, limit=4 * 1024 * 1024)
+    endpoint = Endpoint(
+        base_url, api_key, connections=1, clock=lambda: time.time_ns() // 1_000_000, limit=4 * 1024 * 1024, setting=setting
+    )
+    found = await _looked(endpoint, model, ask, seconds, api)
+    refused = None if found.refused is None else named(found.refused, setting)
+    return Probed(found.where, refused, tuple(named(doubt, setting) for doubt in found.doubts))
+
+
+async def _looked(endpoint: Endpoint, model: str, ask: bool, seconds: float, api: Api) -> Probed:
     try:
         try:
             async with asyncio.timeout(seconds):

@@ -153,3 +153,12 @@ async def test_an_endpoint_that_says_nothing_is_not_waited_for() -> None:
         found = await probe_model(url, KEY, "m", ask=True, seconds=0.3)
         over.set()
     assert found.refused == "no answer within 0.3 s, of two requests: check HEADRACE_MODEL_BASE_URL"
+
+
+async def test_a_further_models_own_setting_is_named() -> None:
+    """What is wrong with the cheap model is told of HEADRACE_MODEL_CHEAP, not of the first model's settings."""
+    async with Sandbox(SandboxConfig()) as server:
+        found = await probe_model(server.base_url, None, "no-such", ask=False, setting="HEADRACE_MODEL_CHEAP")
+    (doubt,) = found.doubts
+    assert "check name in HEADRACE_MODEL_CHEAP" in doubt
+    assert "HEADRACE_MODEL_NAME" not in doubt
