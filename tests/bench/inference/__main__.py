@@ -55,6 +55,8 @@ def show(found: Json, console: Console) -> None:
         if name in found:
             for table in part.tables(found[name]):
                 console.print(table)
+    if not found["expectations"]:
+        return
     expected = Table(title="What was expected")
     for name in ("", "measured", "goal", ""):
         expected.add_column(name)
