@@ -28,6 +28,30 @@ def _above_nothing(text: str) -> str:
     return text
 
 
+def _varied(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) > 1 and len(set(key.get_secret_value())) == 1:
+        raise ValueError("it is one character repeated; give 32 random ones, such as `openssl rand -hex 32` prints")
+    return key
+
+
+def _countries(given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if given == ():
+        raise ValueError('it names no country; give some, such as ["DE", "AT"], or leave it unset for all that are known')
+    return given
+
+
+def _tenant(text: str) -> str:
+    if not text.strip() or "/" in text or not text.isprintable():
+        raise ValueError("write a name without slashes and control characters, such as bank-emea")
+    return text
+
+
+def _model_name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty; write the model's name as the endpoint lists it, such as gpt-5-mini")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 """Such as "250ms", "5s", "10m", "6h", "30d"."""
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -173,7 +197,7 @@ class Settings(BaseSettings):
     group_prefix: str = Field(
         pattern=r"^[A-Za-z0-9._-]{1,100}$", default="headrace", description="Consumer group of an agent is PREFIX.AGENT."
     )
-    tenant: str = Field(default="default", description="Written into every decision.")
+    tenant: Annotated[str, AfterValidator(_tenant)] = Field(default="default", description="Written into every decision.")
     run: str = Field(default="live", description='Part of every decision id: "live" unless a replay is asked for.')
     agents_path: str | None = Field(
         default=None, description="Folder with further agent files, beside those that come with Headrace."
@@ -186,7 +210,7 @@ class Settings(BaseSettings):
         "model is asked.",
     )
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
-    model_name: str = Field(default="gpt-5-mini", description="The model to ask for.")
+    model_name: Annotated[str, AfterValidator(_model_name)] = Field(default="gpt-5-mini", description="The model to ask for.")
     model_api: Literal["chat", "decisions"] = Field(
         default="chat",
         description="What it is asked by: `chat` completions, or questions answered in probabilities at OpenAI's `/decisions`.",
@@ -217,12 +241,12 @@ class Settings(BaseSettings):
         default=None,
         description="A cheaper model for agents whose `cascade` asks it first; written like one of HEADRACE_MODEL_FALLBACKS.",
     )
-    masking_key: SecretStr | None = Field(
+    masking_key: Annotated[SecretStr, AfterValidator(_varied)] | None = Field(
         default=None,
         description="Secret from which the pseudonyms of identifiers are made, at least 32 random characters, the same for all "
         "workers. An agent with identifiers does not start without it.",
     )
-    masking_countries: tuple[str, ...] | None = Field(
+    masking_countries: Annotated[tuple[str, ...] | None, AfterValidator(_countries)] = Field(
         default=None,
         description='Countries (ISO 3166) whose national ids and phone numbers are masked in free text, such as ["DE", "AT"]. '
         "Unset: 17 of Europe and the US.",

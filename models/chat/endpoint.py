@@ -169,6 +169,11 @@ def _check_url(base_url: str) -> None:
         usable = False
     if not usable:
         raise ConfigError("opening the model endpoint: HEADRACE_MODEL_BASE_URL must be like https://host/v1")
+    if parts.path.rstrip("/").endswith((CHAT, DECISIONS)):
+        raise ConfigError(
+            "opening the model endpoint: HEADRACE_MODEL_BASE_URL must be what stands before the path of a request: like "
+            "https://host/v1, without /chat/completions"
+        )
     if "@" in parts.netloc or "?" in base_url or "#" in base_url:
         # Paths are put after all of it, the client logs a query, and a password stands in the way of the key.
         raise ConfigError(
