@@ -13,13 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from agents.engine.duration import millis
-from agents.engine.model_lines import Identity, Model, Opened, cheap_of, models_of
+from agents.engine.model_lines import Identity, Model, Opened, cheap_of, models_of, out
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
@@ -180,7 +181,11 @@ class Inference:
             return
         for model in self.asked:
             if model.identity not in self._lines:
-                self._lines[model.identity] = Opened(model, self.budgets)
+                # A cheap model that is coming back is not waited for: the strong one is asked behind it.
+                self._lines[model.identity] = Opened(model, self.budgets, awaited=model in self.models)
+        lines = self._lines_of(*self.models)
+        for place, one in enumerate(lines, 1):
+            one.breaker.patient = partial(out, lines[place:])
         self.opened = tuple(self._lines.values())
 
     def _lines_of(self, *models: Model) -> list[Opened]:
@@ -242,9 +247,10 @@ class Inference:
         def thrifty(question: Question) -> bool:
             return budget is not None and budget.thrifty(question.partition, utc_day())
 
+        away = partial(out, self._lines_of(*self.models))
         way.cascade = Cascade(
             asker.ask.answer, strong, field=given.field, scorecard=scorecard, cheap=cheap, share=given.sample, thrifty=thrifty,
-            spare=budget is not None and budget.soft is not None, where=where,
+            spare=budget is not None and budget.soft is not None, away=away, where=where,
         )  # fmt: skip
         return way.cascade
 
@@ -261,7 +267,7 @@ class Inference:
                 chain.meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
                 scorer = Canary(scorer, chain.meters[-1], share=given.canary, spare=self._spare(agent.name))
             scorer = Watched(scorer, agent.name, then, self._watch)
-            chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available))
+            chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available, one.breaker.trying))
         found: Scorer = Failover(chain.candidates) if len(chain.candidates) > 1 else chain.candidates[0].scorer
         if asker.masking is not None and agent.batch.size > 1:
             found = Apart(found)

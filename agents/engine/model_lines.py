@@ -16,6 +16,7 @@ from models.chat.line import Api, Line
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
+from models.gates.breaker_pacer import BreakerPacer
 from schemas.errors import ConfigError
 
 Identity = tuple[str, str, str | None]
@@ -61,18 +62,27 @@ class Model:
 
 
 class Opened:
-    """A model with its line and the gates before it. Raises ConfigError for what can not be a URL or a key."""
+    """A model with its line and the gates before it. Raises ConfigError for what can not be a URL or a key.
 
-    def __init__(self, model: Model, budgets: Mapping[str, Budget]) -> None:
+    `awaited`: records wait, unasked, while it is coming back. Not where another model is asked about all that it does not answer.
+    """
+
+    def __init__(self, model: Model, budgets: Mapping[str, Budget], *, awaited: bool = True) -> None:
         self.model = model
         self.admission = AdmissionGate(model.limits)
         self.breaker = BreakerGate(model.endpoint)
         paid = (BudgetGate(budgets, model.price, utc_day),) if model.price is not None else ()
         gates = (self.breaker, *paid, self.admission)
+        pacer = BreakerPacer(self.breaker, self.admission) if awaited else self.admission
         self.line = Line(
-            model.base_url, model.api_key, model.name, gates=gates, pacer=self.admission,
+            model.base_url, model.api_key, model.name, gates=gates, pacer=pacer,
             connections=model.connections, price=model.price, setting=model.setting, api=model.api,
         )  # fmt: skip
+
+
+def out(opened: Sequence[Opened]) -> bool:
+    """Whether each of them failed and has not answered since; True of none."""
+    return all(one.breaker.out() for one in opened)
 
 
 def models_of(settings: Settings) -> tuple[Model, ...]:

@@ -15,6 +15,7 @@ where the last such request had records in common with this one.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -66,11 +67,15 @@ class Breaker:
 
     def available(self, now: float) -> bool:
         """Whether a request would pass now."""
+        return self.places(now) > 0
+
+    def places(self, now: float) -> float:
+        """How many requests would pass now; infinity while it is closed, none before the pause of an open one is over."""
+        if self.state == "closed":
+            return math.inf
         if self.state == "open":
-            return now >= self.until
-        if self.state == "half open":
-            return False
-        return self.state == "closed" or self.in_flight < self._allowed
+            return 1 if now >= self.until else 0
+        return 0 if self.state == "half open" else max(0, self._allowed - self.in_flight)
 
     def enter(self, now: float) -> int | None:
         """A request wants to leave; None refuses it. Else the era in which it does, which `left` wants to know: 1 or more."""

@@ -69,14 +69,15 @@ class Cascade:
     decision's id so that a repeat chooses the same, is asked of the next tier too, and the better tier's answer is used.
     `thrifty` says of which questions the strong model may not be asked; without a cheap model it changes nothing. With `spare`
     the cheap model's answer stands as well where the budget did not let the strong one be asked.
-    `insufficient` says whether an answer says that its information does not suffice. `where` heads the ConfigError that is
-    raised for what can not work.
+    `insufficient` says whether an answer says that its information does not suffice; `away` whether the strong model is out, so
+    that nothing waits for it. `where` heads the ConfigError that is raised for what can not work.
     """
 
     def __init__(
         self, answer: type[BaseModel], strong: Scorer, *, field: str, scorecard: Tier | None = None, cheap: Tier | None = None,
         share: float = 0.02, thrifty: Callable[[Question], bool] = _never, spare: bool = False,
-        insufficient: Callable[[Any], bool] = says_insufficient, where: str = "making a cascade",
+        insufficient: Callable[[Any], bool] = says_insufficient, away: Callable[[], bool] = lambda: False,
+        where: str = "making a cascade",
     ) -> None:  # fmt: skip
         if scorecard is None and cheap is None:
             raise ConfigError(f"{where}: there is nobody to ask before the strong model; name a scorecard or a cheap model")
@@ -93,7 +94,7 @@ class Cascade:
         self._field, self._share = field, share
         self._thrifty = thrifty if cheap is not None else _never
         self._spare = spare
-        self._insufficient = insufficient
+        self._insufficient, self._away = insufficient, away
         self._escalated = 0
         self._held_back = False
         self._tell: Callable[[], None] | None = None
@@ -228,12 +229,12 @@ class Cascade:
         """Whether the first model has room; while questions are with the strong one, whether that has room too.
 
         The strong model is asked little: its pace must not hold up what never gets there. But what it can not take in time must
-        not pile up before it either.
+        not pile up before it either. Nobody waits for one that is out: what the first model is certain of goes on meanwhile.
         """
         strong = self._rungs[-1].scorer
         if not _room(self._first_model(), coming):
             return False
-        if not self._escalated or _room(strong):
+        if not self._escalated or _room(strong) or self._away():
             return True
         self._held_back = True
         return False

@@ -24,12 +24,14 @@ SHARE = 2 / 3
 @dataclass(slots=True)
 class Candidate:
     """One model. `where` names model and endpoint for a person; `available` says whether a request made now would pass its
-    breaker; `passed_on` counts its questions that were then asked elsewhere.
+    breaker; `trying` whether it is coming back and has all that it may have for now, so that it is waited for where nobody else
+    is there; `passed_on` counts its questions that were then asked elsewhere.
     """
 
     scorer: Scorer
     where: str
     available: Callable[[], bool] = field(default=lambda: True)
+    trying: Callable[[], bool] = field(default=lambda: False)
     passed_on: int = 0
 
 
@@ -75,11 +77,15 @@ class Failover:
         return replace(answer, why=why, tiers=(*before.tiers, f"{where}: {before.status}", *answer.tiers))
 
     def room(self, coming: int = 0) -> bool:
-        """Whether the first that answers at present has room; where none does, asking tells so at once."""
+        """Whether the first that answers at present has room; where none does, asking tells so at once, unless one comes back.
+
+        Those before it are asked as well: whoever is told no is then told when one of them is back.
+        """
         for candidate in self.candidates:
+            there = not isinstance(candidate.scorer, Paced) or candidate.scorer.room(coming)
             if candidate.available():
-                return not isinstance(candidate.scorer, Paced) or candidate.scorer.room(coming)
-        return True
+                return there
+        return not any(candidate.trying() for candidate in self.candidates)
 
     def on_room(self, tell: Callable[[], None]) -> None:
         """See models.contract.Paced."""

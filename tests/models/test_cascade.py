@@ -449,6 +449,21 @@ async def test_a_strong_model_without_room_holds_reading_up_only_while_it_is_ask
     assert strong.tell is not None
 
 
+async def test_a_strong_model_that_is_out_holds_nothing_up() -> None:
+    """What the cheap one is certain of goes on while the strong one is tried; once it is only slow, it is waited for."""
+    out = [True]
+    cheap, strong = Full("cheap", 50, True), Full("big", 50, False)
+    asked = cascade(strong, cheap, away=lambda: out[0])
+    cheap.go.set()
+    under_way = asyncio.ensure_future(asked.score(questions(1), soon(20)))
+    await asyncio.sleep(0.01)
+    assert asked.room()
+    out[0] = False
+    assert not asked.room()
+    strong.go.set()
+    await under_way
+
+
 async def test_without_a_cheap_model_room_is_that_of_the_strong_one_and_all_are_closed() -> None:
     """A scorecard has no pace."""
     card, strong = Says("table", {}), Full("big", 50, False)

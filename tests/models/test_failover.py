@@ -58,9 +58,12 @@ class Says:
         self.closed += 1
 
 
-def over(*scorers: Says, shut: Sequence[str] = ()) -> Failover:
-    """A failover over them; those in `shut` have an open breaker."""
-    return Failover([Candidate(s, f"{s.name} at there", lambda s=s: s.name not in shut) for s in scorers])  # type: ignore[misc]
+def over(*scorers: Says, shut: Sequence[str] = (), trying: Sequence[str] = ()) -> Failover:
+    """A failover over them; those in `shut` can not be asked now, and those of them in `trying` are coming back."""
+    return Failover([
+        Candidate(s, f"{s.name} at there", lambda s=s: s.name not in shut, lambda s=s: s.name in trying)  # type: ignore[misc]
+        for s in scorers
+    ])  # fmt: skip
 
 
 async def test_only_what_the_endpoint_did_goes_on_to_the_next() -> None:
@@ -112,6 +115,8 @@ def test_room_is_that_of_the_first_that_can_be_asked_now() -> None:
     assert not over(full, free).room()
     assert over(full, free, shut="a").room()
     assert over(full, free, shut="ab").room()
+    assert not over(full, free, shut="ab", trying="b").room(), "one is coming back: it is worth waiting for"
+    assert over(full, free, shut="a", trying="a").room(), "another one answers"
     assert isinstance(over(full, free), Paced)
 
 
