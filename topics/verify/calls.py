@@ -24,12 +24,17 @@ class CallFact(NamedTuple):
 
 @dataclass(slots=True)
 class _Run:
-    """One run of one worker."""
+    """One run of one worker. `gone`: calls that are missing and that it has not owned up to; `began` those before its first.
+
+    `late`, `late_began`: of the missing, those that it owned up to only after later calls had come.
+    """
 
     seq: int = 0
     digest: str | None = None
     gone: int = 0
     began: int = 0
+    late: int = 0
+    late_began: int = 0
     unpublished: int = 0
     gap: CallFact | None = None
     recent: dict[int, str] = field(default_factory=dict)
@@ -45,11 +50,20 @@ class Wrong(NamedTuple):
 
 
 class Calls:
-    """Push the calls of a partition in the order of its log. All calls of one worker lie in one partition."""
+    """Push the calls of a partition in the order of its log. All calls of one worker lie in one partition.
+
+    What a worker says that it could not publish explains the calls that are missing right before the one that says so. It may
+    learn of a failure only after later calls: such a claim can not be told from a forged one that comes after the fact, so these
+    are counted in `late`. `unchained` calls have no worker; `strangers` are those of them that no older release can have left:
+    they lie behind chained ones in their partition, or in one without any although others have chains.
+    """
 
     def __init__(self) -> None:
         self.wrong: list[Wrong] = []
-        self.calls = self.unchained = self.repeats = 0
+        self.calls = self.unchained = self.repeats = self.late = 0
+        self._loose: dict[int, int] = {}
+        self._behind = 0
+        self._chained: set[int] = set()
         self._runs: dict[str, _Run] = {}
         self._named: dict[int, tuple[int, int]] = {}
 
@@ -62,37 +76,62 @@ class Calls:
         self._named.pop(hash(call.call_id), None)
         if call.worker is None:
             self.unchained += 1
+            if call.partition in self._chained:
+                self._behind += 1
+            else:
+                self._loose[call.partition] = self._loose.get(call.partition, 0) + 1
             return
+        self._chained.add(call.partition)
         run = self._runs.setdefault(call.worker, _Run())
         if call.seq <= run.seq:
             if run.recent.get(call.seq) == call.digest:
                 self.repeats += 1
-            elif not run.recent or call.seq >= min(run.recent):
-                self._offend(call, "call_changed", f"call {call.seq} of {call.worker} is there already, and says something else")
+            else:
+                known = call.seq in run.recent
+                why = "is there already, and says something else" if known else f"comes long after call {run.seq}"
+                self._offend(call, "call_changed", f"call {call.seq} of {call.worker} {why}")
             return
         self.calls += 1
-        if call.seq == run.seq + 1:
-            if call.prev != run.digest:
-                detail = f"call {call.seq} of {call.worker} does not name the one before it: that was changed, or this one"
-                self._offend(call, "call_changed", detail)
-        elif run.digest is None:
-            run.began = call.seq - 1
-        else:
-            run.gone += call.seq - run.seq - 1
-            run.gap = call
+        if call.seq == run.seq + 1 and call.prev != run.digest:
+            detail = f"call {call.seq} of {call.worker} does not name the one before it: that was changed, or this one"
+            self._offend(call, "call_changed", detail)
+        self._gap(run, call)
         run.seq, run.digest = call.seq, call.digest
-        run.unpublished = max(run.unpublished, call.unpublished)
         run.recent[call.seq] = call.digest
         if len(run.recent) > MOST_RECENT:
             del run.recent[next(iter(run.recent))]
+
+    @staticmethod
+    def _gap(run: _Run, call: CallFact) -> None:
+        """Note what is missing before a call, less what the call says more than the last one that could not be published."""
+        claim = min(call.unpublished, call.seq - 1)
+        more = max(0, claim - run.unpublished)
+        run.unpublished = max(run.unpublished, claim)
+        gap = call.seq - run.seq - 1
+        explained = min(gap, more)
+        late = min(run.gone, more - explained)
+        late_began = min(run.began, more - explained - late)
+        run.gone, run.late = run.gone - late, run.late + late
+        run.began, run.late_began = run.began - late_began, run.late_began + late_began
+        if run.digest is None:
+            run.began = gap - explained
+        elif gap > explained:
+            run.gone += gap - explained
+            run.gap = call
+
+    @property
+    def strangers(self) -> int:
+        """Calls without a worker that are not older than the chains."""
+        return self._behind + (sum(n for p, n in self._loose.items() if p not in self._chained) if self._chained else 0)
 
     def close(self, *, trimmed: bool) -> None:
         """Judge the gaps. `trimmed`: retention has removed calls, so chains need not begin at 1."""
         for worker, run in self._runs.items():
             gone = run.gone + (0 if trimmed else run.began)
-            if gone > run.unpublished:
+            self.late += run.late + (0 if trimmed else run.late_began)
+            if gone:
                 near = f", the last before call {run.gap.seq}" if run.gap is not None else " at its beginning"
-                detail = f"{gone} calls of {worker} are gone{near}; it could not publish {run.unpublished}"
+                detail = f"{gone} calls of {worker} are gone{near}, beside those that it could not publish"
                 partition, at = (run.gap.partition, run.gap.at) if run.gap is not None else (0, None)
                 self.wrong.append(Wrong("call_gap", partition, at, detail))
 

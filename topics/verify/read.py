@@ -36,6 +36,8 @@ SETTLE_SECONDS = 5.0
 STALL_SECONDS = 30.0
 """Without any progress for this long, reading gives up."""
 NO_CALL = "model calls that decisions name are not there: their worker ended before it published them, or they were removed"
+LATE_CLAIM = "model calls are missing of which their worker said only later that it could not publish them"
+NO_WORKER = "model calls name no worker although the calls of their topic are chained: a worker of this release writes none"
 Ends = dict[TopicPartition, int]
 Progress = Callable[[str, int, int], None]
 """Called with topic, partition and the number of records read from it."""
@@ -275,6 +277,9 @@ class _Reading:
         account.calls = self.calls.calls + self.calls.unchained
         for kind, partition, offset, detail in self.calls.wrong:
             account.offenders.append(Offender(kind, self.target.calls, partition, offset, detail))
+        for reason, number in ((LATE_CLAIM, self.calls.late), (NO_WORKER, self.calls.strangers)):
+            if number:
+                account.unprovable_calls[reason] = number
         missing = self.calls.missing
         if missing and trimmed:
             account.notes.append(f"{len(missing)} calls that decisions name are gone from {self.target.calls} (retention)")

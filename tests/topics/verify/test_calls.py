@@ -10,7 +10,7 @@ from schemas.audit import Call, CallStatus
 from topics.publish.call_chain import CallChain
 from topics.record import Raw
 from topics.verify import parse
-from topics.verify.calls import CallFact, Calls
+from topics.verify.calls import MOST_RECENT, CallFact, Calls
 
 
 def call(number: int, status: CallStatus = "ok") -> Call:
@@ -30,11 +30,16 @@ def sealed(count: int, worker: str = "w", unpublished: int = 0) -> list[CallFact
 
 def wrong(calls: Sequence[CallFact], *, trimmed: bool = False) -> list[str]:
     """The kinds of what is wrong with a log of calls."""
+    return [offence.kind for offence in judged(calls, trimmed=trimmed).wrong]
+
+
+def judged(calls: Sequence[CallFact], *, trimmed: bool = False) -> Calls:
+    """A log of calls, read to its end."""
     found = Calls()
     for one in calls:
         found.add(one)
     found.close(trimmed=trimmed)
-    return [offence.kind for offence in found.wrong]
+    return found
 
 
 def test_whole_chains_of_two_workers_are_sound() -> None:
@@ -58,6 +63,49 @@ def test_a_gap_that_the_worker_owns_up_to_is_no_offence() -> None:
     assert wrong(calls) == []
     del calls[1]
     assert wrong(calls) == ["call_gap"]
+
+
+def test_what_a_worker_says_right_after_a_gap_is_provable() -> None:
+    """It explains the calls before the one that says it, as many as it says, and the beginning of a run as well."""
+    calls = sealed(6)
+    for first, last in ((0, 2), (2, 4)):
+        log = [*calls[:first], *(one._replace(unpublished=last - first) for one in calls[last : last + 1]), *calls[last + 1 :]]
+        found = judged(log)
+        assert (found.wrong, found.late) == ([], 0)
+        assert wrong([one._replace(unpublished=max(0, one.unpublished - 1)) for one in log]) == ["call_gap"]
+
+
+def test_a_claim_that_comes_after_later_calls_can_not_be_proven() -> None:
+    """A call that is appended with a large claim excuses what was removed before calls that are there: it fails strictly."""
+    calls = sealed(9)
+    forged = calls[8]._replace(unpublished=10**9, digest="ef" * 32)
+    found = judged([calls[0], *calls[4:8], forged])
+    assert (found.wrong, found.late) == ([], 3)
+    assert judged([*calls[3:8], forged]).late == 3
+    assert judged([*calls[3:8], forged], trimmed=True).late == 0
+
+
+def test_a_claim_explains_no_gap_that_comes_after_it() -> None:
+    """A worker can not know of calls that it has not made, and a call that it made has not more before it than its number."""
+    calls = sealed(9)
+    assert wrong([calls[0], calls[1]._replace(unpublished=10**9, digest="ef" * 32), *calls[4:]]) == ["call_gap"]
+
+
+def test_a_number_that_is_long_past_is_no_repeat() -> None:
+    """A producer sends its last batch again, not one from thousands of calls ago."""
+    log = [CallFact(n, 0, f"c{n}", "w", n, f"d{n - 1}" if n > 1 else None, 0, f"d{n}") for n in range(1, MOST_RECENT + 10)]
+    assert wrong(log) == []
+    assert wrong([*log, log[4]._replace(digest="forged")]) == ["call_changed"]
+
+
+def test_calls_without_a_worker_behind_chained_ones_can_not_be_proven() -> None:
+    """Those of an older release lie before the chains of their partition; no worker writes one behind them."""
+    loose = sealed(1)[0]._replace(worker=None, seq=0, call_id="x")
+    chained = sealed(2)
+    assert judged([loose, *chained]).strangers == 0
+    assert judged([loose]).strangers == 0
+    assert judged([*chained, loose]).strangers == 1
+    assert judged([loose._replace(partition=1), *chained]).strangers == 1
 
 
 def test_retention_excuses_a_beginning_and_no_middle() -> None:
