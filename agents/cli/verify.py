@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from agents.cli.choice import chosen_agents, found_agents
+from agents.cli.masked import plain
 from agents.cli.output import console, emit_json, out
 from agents.engine.kafka import kafka_config
 from agents.engine.topology import Agent, placed
@@ -58,7 +59,8 @@ def verify(
     accounts = asyncio.run(verify_all(settings, chosen, anchors, quiet=as_json))
     for account in accounts:
         for line in [] if as_json else lines(account):
-            out.print(line, markup=False)
+            # What a forged record says must neither draw on the terminal nor write lines of its own.
+            out.print(plain(line).replace("\n", "\\n"), markup=False)
     if as_json:
         emit_json(as_dict(accounts, strict=strict))
     if not passed(accounts, strict=strict):

@@ -112,6 +112,16 @@ def test_losses_fail_only_when_strict(site: Site, capsys: pytest.CaptureFixture[
     assert site.verify("--strict") == 1
 
 
+def test_what_a_record_says_does_not_draw(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escapes and line feeds in what somebody wrote into a receipt are written out."""
+    rule = "\x1b]0;mine\x07\nall: accounted for"
+    site.write(lambda scene: scene.receipt(1, 2, 2, 3, decisions=0, skips={rule: [(2, 3)]}))
+    site.verify()
+    said = capsys.readouterr().out
+    assert "\\u001b]0;mine\\u0007\\nall: accounted for" in said
+    assert "\x1b" not in said
+
+
 def test_verify_names_a_topic_that_is_not_there(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2 and the name of the source topic that nobody has created."""
     assert site.verify() == 2
