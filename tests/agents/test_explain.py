@@ -385,7 +385,7 @@ def test_a_decision_without_a_model_is_explained_on_either_broker(
     assert run(group(), ["verify", name, "--kafka", broker.bootstrap, "--strict"]) == 0
     asyncio.run(produce(broker.bootstrap, names.judgements(name), [(id.encode(), None)], partition=0))
     assert run(group(), ["verify", name, "--kafka", broker.bootstrap, "--strict"]) == 0, "a tombstone erases; it is no offence"
-    asyncio.run(produce(broker.bootstrap, names.judgements(name), [(b"a", b'{"decision_id":"forged"}')], partition=0))
+    asyncio.run(produce(broker.bootstrap, names.judgements(name), [(b"forged", b'{"decision_id":"forged"}')], partition=0))
     capsys.readouterr()
     exact = told["receipt"]["promise"] == "exactly-once"
     assert run(group(), ["verify", name, "--kafka", broker.bootstrap]) == int(exact)
