@@ -43,7 +43,7 @@ SAID: Final = "moderation: "
 SETTING: Final = "HEADRACE_MODERATION"
 _WORDS: Final = (
     ("HEADRACE_MODEL_API_KEY", f"the api_key of {SETTING}"), ("HEADRACE_MODEL_NAME", f"the name of {SETTING}"),
-    ("HEADRACE_MODEL_BASE_URL", f"the base_url of {SETTING}"), ("the chat completions API", "the moderations API"),
+    ("HEADRACE_MODEL_BASE_URL", f"the base_url of {SETTING}"), ("the API that HEADRACE_MODEL_API names", "the moderations API"),
 )  # fmt: skip
 """What errors of endpoints say for a model (models/chat/failures.py), and what that is here."""
 _BYTES_A_TOKEN: Final = 4
