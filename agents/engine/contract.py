@@ -183,6 +183,8 @@ def _features(agent: Agent) -> Iterator[str]:
             yield f"feature {leaf.path!r} is free text: make it Annotated[str, Untrusted(max=...)], or a Literal"
         elif leaf.kind is bytes and not any(isinstance(mark, Image) for mark in leaf.metadata):
             yield f"feature {leaf.path!r} is bytes: make it Annotated[bytes | None, Image(\"image/png\")], or leave it out"
+        elif leaf.kind is UUID and not marked:
+            yield f"feature {leaf.path!r} is a UUID, which names somebody: make it Annotated[UUID, Identifier(\"customer\")]"
         elif leaf.kind in (Any, object) or (isinstance(leaf.kind, type) and issubclass(leaf.kind, Mapping)):
             yield f"feature {leaf.path!r} is open: list field by field what may be seen"
 

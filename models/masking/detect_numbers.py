@@ -83,10 +83,15 @@ def _written_so(_: str) -> bool:
     return True
 
 
+def _american(number: str) -> bool:
+    digits = re.sub(r"[ .]", "-", number)
+    return ssn.is_valid(digits) or itin.is_valid(digits)
+
+
 _SHAPES: Final = (
     _shape(r"\d{9}", NL=bsn.is_valid, CA=sin.is_valid, PT=nif.is_valid),
     _shape(r"\d{3}([ -])\d{3}\1\d{3}", CA=sin.is_valid),
-    _shape(r"\d{3}-\d{2}-\d{4}", US=lambda number: ssn.is_valid(number) or itin.is_valid(number)),
+    _shape(r"\d{3}([- .])\d{2}\1\d{4}", US=_american),
     _shape(r"\d{10}", GB=nhs.is_valid, DK=cpr.is_valid, SE=personnummer.is_valid, AT=vnr.is_valid),
     _shape(r"\d{3}([ -])\d{3}\1\d{4}", GB=nhs.is_valid),
     _shape(r"\d{4} \d{6}", AT=vnr.is_valid),

@@ -24,7 +24,7 @@ from schemas.marks import Identifier, Untrusted
 
 V = TypeVar("V", bound=BaseModel)
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Goes up when the same features are masked differently: cached answers and comparisons end there."""
 MOST_TEXT: Final = 100_000
 """Characters of a record's free texts, as cut, that are masked. It is done between other work, some microseconds for each."""

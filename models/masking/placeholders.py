@@ -107,10 +107,14 @@ class Placeholders:
         return self._named.spans(text)
 
     def check(self, texts: Iterable[str]) -> None:
-        """Raises Unmaskable if a text still holds something that was to be replaced: put together, for example, by replacing."""
+        """Raises Unmaskable if a text still holds something that was to be replaced: put together, for example, by replacing.
+
+        A pseudonym of the record itself may be among what was replaced, where the text forged it, and stands where its value was.
+        """
         values, _ = self._occurrences()
-        if any(next(values.spans(text), None) is not None for text in texts):
-            raise Unmaskable("what was found in a text is still there after masking")
+        for text in texts:
+            if any(text[start:end] not in self._back for start, end in values.spans(text)):
+                raise Unmaskable("what was found in a text is still there after masking")
 
 
 def _is_word(text: str, start: int, end: int) -> bool:

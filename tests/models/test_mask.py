@@ -243,7 +243,7 @@ def test_an_answer_that_grows_past_its_limit_is_told() -> None:
 def test_the_policy_names_version_key_and_what_is_masked() -> None:
     """Enough to know what was hidden and with which key, for a reader of the audit, and nothing of the key."""
     assert MASK.policy == (
-        f"headrace-mask/3 key={OURS.key_id} identifiers=account,customer,person "
+        f"headrace-mask/4 key={OURS.key_id} identifiers=account,customer,person "
         "texts=email,phone,iban,card,national_id,ip,credentials,secret,cut,literal "
         "countries=AT,BE,CH,DE,DK,ES,FI,FR,GB,IE,IT,NL,NO,PL,PT,SE,US"
     )
@@ -266,6 +266,15 @@ def test_a_mask_is_made_only_where_it_is_needed_and_can_work() -> None:
         mask_of(Case, SCRUBBER, None)
     with pytest.raises(ConfigError, match="several members of a union"):
         mask_of(Wrong, SCRUBBER, OURS)
+
+
+def test_a_text_that_forges_a_pseudonym_of_its_own_record_is_masked_all_the_same() -> None:
+    """The forged one is a literal; the real one stands where the text names the identifier. Neither keeps the record back."""
+    forged = OURS.of("customer", "C-4711")
+    case = Case(customer="C-4711", note=f"{forged} is C-4711")
+    masked = MASK.mask(case)
+    assert masked.shown["note"] == f"[LITERAL_1] is {forged}"
+    assert masked.put_back(Said(quote="[LITERAL_1]")) == Said(quote=forged)
 
 
 PIECES = st.sampled_from([
