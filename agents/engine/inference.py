@@ -39,6 +39,7 @@ from models.contract import Ask, CallSink, Question, Scorer, ignore
 from models.gates.admission import Limits
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
+from models.gates.breaker_pacer import BreakerPacer
 from models.guardrails.apart import Apart
 from models.guardrails.moderation import SAID, Moderated
 from models.masking.marked import kinds_of
@@ -112,7 +113,7 @@ class Inference:
         self.budgets = budgets(agents, settings, self.asked) if budgeted else {}
         self._ways: dict[str, Way] = {}
         self._lines: dict[Identity, Opened] = {}
-        self._moderation: tuple[BreakerGate, AdmissionGate] | None = None
+        self._moderation: BreakerPacer | None = None
         self._masks: dict[str, Mask | None] = {}
 
     @property
@@ -313,15 +314,17 @@ class Inference:
                             setting="HEADRACE_MODERATION")  # fmt: skip
         if self._moderation is None:
             limits = Limits(concurrency=self._settings.model_concurrency, queue=self._settings.model_concurrency)
-            self._moderation = BreakerGate(endpoint.where), AdmissionGate(limits)
-        way.moderated = Moderated(inner, endpoint, model=told.name, gates=self._moderation)
+            # Nobody else would say whether a text may be asked about, so a request waits while the endpoint comes back.
+            self._moderation = BreakerPacer(BreakerGate(endpoint.where, patient=lambda: True), AdmissionGate(limits))
+        pacer = self._moderation
+        way.moderated = Moderated(inner, endpoint, model=told.name, gates=pacer.gates, agent=asker.agent.name, pacer=pacer)
         otherwise, who = asker.agent.on_no_answer, f"moderation by {told.name} at {endpoint.where}"
         return Watched(way.moderated, asker.agent.name, otherwise, self._watch, who=who, said=SAID)
 
     @property
     def moderation(self) -> BreakerGate | None:
         """The breaker before the moderation endpoint, where anybody asks it."""
-        return None if self._moderation is None else self._moderation[0]
+        return None if self._moderation is None else self._moderation.breaker
 
     def _store(self, asker: For) -> SqliteStore | None:
         if asker.given.cache is None:
@@ -331,12 +334,15 @@ class Inference:
 
     def owned(self, agent: Agent) -> Callable[[float], None] | None:
         """What an engine tells of its part of all partitions: the agent's part of a common account follows it."""
-        if not self.asks(agent):
+        moderated = agent.name in self._weights and self._settings.agent(agent.name).moderate
+        if not self.asks(agent) and not moderated:
             return None
 
         def tell(part: float) -> None:
-            for opened in self.opened:
+            for opened in self.opened if self.asks(agent) else ():
                 opened.admission.share(agent.name, part * self._weights[agent.name])
+            if moderated and self._moderation is not None:
+                self._moderation.share(agent.name, part * self._weights[agent.name])
 
         return tell
 

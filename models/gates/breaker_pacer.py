@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from models.gates.admission_gate import AdmissionGate
 from models.gates.breaker_gate import BreakerGate
+from models.gates.gate import Gate
 
 
 class BreakerPacer:
@@ -21,21 +22,26 @@ class BreakerPacer:
     """
 
     def __init__(self, breaker: BreakerGate, admission: AdmissionGate) -> None:
-        self._breaker, self._admission = breaker, admission
+        self.breaker, self._admission = breaker, admission
         self._tell: dict[str, Callable[[], None]] = {}
         self._waiting: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         breaker.on_left(self._say)
+
+    @property
+    def gates(self) -> tuple[Gate, Gate]:
+        """Both, in the order in which a request passes them."""
+        return self.breaker, self._admission
 
     def room(self, agent: str, coming: int = 0) -> bool:
         """Whether a request of this agent would pass the breaker, behind `coming` others of it, and leave soon.
 
         While the breaker is open it is as admission says: what is asked then is answered at once.
         """
-        if self._breaker.closed():
+        if self.breaker.closed():
             return self._admission.room(agent, coming)
-        there = coming < self._breaker.places()
-        if not there or self._breaker.open():
+        there = coming < self.breaker.places()
+        if not there or self.breaker.open():
             self._waiting.add(agent)
             self._arm()
         return there and self._admission.room(agent, coming)
@@ -54,8 +60,8 @@ class BreakerPacer:
         return self._admission.quiet(seconds)
 
     def _arm(self) -> None:
-        loop, until = asyncio.get_running_loop(), self._breaker.breaker.until
-        if self._breaker.open() and until > loop.time() and self._timer is None:
+        loop, until = asyncio.get_running_loop(), self.breaker.breaker.until
+        if self.breaker.open() and until > loop.time() and self._timer is None:
             self._timer = loop.call_at(until, self._on_timer)
 
     def _on_timer(self) -> None:

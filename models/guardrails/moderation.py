@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ import orjson
 from models.chat.ending import ending
 from models.chat.endpoint import Endpoint
 from models.chat.failures import Exhausted
+from models.chat.line import Pacer
 from models.contract import Answer, Question, Scorer, Status
 from models.gates.gate import Asking, Ended, Gate, Refused
 from models.gates.passage import Passage
@@ -67,13 +68,14 @@ class Moderated(Wrapper):
     might let through what it flagged a moment ago, and what is flagged is for a person to decide. So while it does not answer,
     no record with a text is answered, by a scorecard as little as by a model.
 
-    `gates` stand before each request in this order, and `retries` says how often one may be sent again: both may be shared by
-    all who ask the endpoint. Without `retries` there is a budget of its own.
+    `gates` stand before each request of `agent` in this order, and `retries` says how often one may be sent again: both may be
+    shared by all who ask the endpoint. Without `retries` there is a budget of its own. `pacer` is the one of the gates, if any,
+    that knows how much they let through.
     """
 
     def __init__(
         self, inner: Scorer, endpoint: Endpoint, *, model: str | None = None, gates: Sequence[Gate] = (),
-        retries: RetryBudget | None = None,
+        retries: RetryBudget | None = None, agent: str = "moderation", pacer: Pacer | None = None,
     ) -> None:  # fmt: skip
         self.flagged = 0
         self.unanswered = 0
@@ -82,11 +84,22 @@ class Moderated(Wrapper):
         self._model = {} if model is None else {"model": model}
         self._gates = tuple(gates)
         self._retries = retries or RetryBudget(0.0)
+        self._agent, self._pacer = agent, pacer
 
     @property
     def where(self) -> str:
         """The moderation endpoint, without credentials."""
         return self._endpoint.where
+
+    def room(self, coming: int = 0) -> bool:
+        """Whether both the endpoint and the scorer within have it."""
+        return (self._pacer is None or self._pacer.room(self._agent, coming)) and super().room(coming)
+
+    def on_room(self, tell: Callable[[], None]) -> None:
+        """By the endpoint, and by the scorer within."""
+        if self._pacer is not None:
+            self._pacer.on_room(self._agent, tell)
+        super().on_room(tell)
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
         """As the scorer within, in its order."""
@@ -135,7 +148,7 @@ class Moderated(Wrapper):
         now = asyncio.get_running_loop().time
         body = orjson.dumps({**self._model, "input": [one.text.encode("utf-8", "replace").decode() for one in said]})
         partitions = Counter(one.partition for one in said)
-        asking = Asking("moderation", len(body) // _BYTES_A_TOKEN, 0, partitions, most_input=len(body))
+        asking = Asking(self._agent, len(body) // _BYTES_A_TOKEN, 0, partitions, most_input=len(body))
         self._retries.sent(now())
         tries = 0
         while True:

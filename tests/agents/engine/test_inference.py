@@ -357,6 +357,29 @@ async def test_what_moderation_flags_is_not_asked_of_the_model() -> None:
     assert answers[0].why.startswith("moderation:")
 
 
+@pytest.mark.parametrize("model", [True, False], ids=["model", "no model"])
+async def test_who_owns_no_partition_has_no_part_of_the_moderation_account(model: bool) -> None:
+    """As of a model's: its requests wait for a turn that does not come; with a partition they are sent."""
+    agent = complaining()
+    async with Sandbox() as server:
+        settings = Settings(
+            model_base_url=server.base_url if model else None, masking_key=SecretStr(KEY), agents={"asking": {"moderate": True}},
+            moderation={"base_url": server.base_url, "name": "omni"},
+        )  # fmt: skip
+        inference = Inference(settings, [agent], ModelWatch())
+        scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+        tell = inference.owned(agent)
+        assert tell is not None
+        whys = []
+        for part in (0.0, 1.0):
+            tell(part)
+            asked = [Question(f"d{part}", Complaint(customer="c", text="sandbox-flag"))]
+            whys += [answer.why for answer in await scorer.score(asked, soon(1))]
+        await scorer.close()
+    assert "part of the time" in whys[0]
+    assert whys[1] == "moderation: sandbox"
+
+
 @pytest.mark.parametrize("gone", ["http://127.0.0.1:1/v1", None], ids=["model away", "no model"])
 @pytest.mark.parametrize("case", ["flagged", "out", "unmaskable", "passed"])
 async def test_what_moderation_stops_is_decided_by_no_fallback(

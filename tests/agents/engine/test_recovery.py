@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import pytest
@@ -21,11 +21,12 @@ from agents.engine.inference import Inference
 from agents.engine.model_watch import ModelWatch
 from agents.engine.pipeline import Pipeline
 from agents.engine.runtime import Engine
-from agents.engine.spec import Batch
+from agents.engine.spec import Batch, Context
 from agents.engine.verdicts import Site
 from agents.settings import Settings
 from models.contract import Answer, Ask, Question, Scorer
 from models.wrapper import Wrapper
+from schemas.marks import Untrusted
 from tests.support.simple_agent import OrderAnswer, OrderFeatures, order, simple_agent
 from tests.support.virtual_time import run
 from topics.handover import Finished, Slot, TopicPartition
@@ -51,22 +52,35 @@ class Endpoint:
     asked: int = 0
     first_good: float | None = None
 
+    async def _away(self) -> bool:
+        """Whether a request that came now is not answered."""
+        self.asked += 1
+        away = self.out <= asyncio.get_running_loop().time() - self.begun < self.back
+        await asyncio.sleep(60 if away and self.how == "hang" else 0 if away else self.latency)
+        return away
+
+    async def moderate(self, request: web.Request) -> web.Response:
+        """One request for moderation: nothing is flagged."""
+        texts = orjson.loads(await request.read())["input"]
+        if await self._away():
+            return web.json_response({"error": {"message": "out"}}, status=503)
+        self._good()
+        return web.json_response({"results": [{"flagged": False} for _ in texts]})
+
+    def _good(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self.begun >= self.back and self.first_good is None:
+            self.first_good = now
+
     async def answer(self, request: web.Request) -> web.Response:
         """One chat request."""
-        now = asyncio.get_running_loop().time
         body = orjson.loads(await request.read())
-        self.asked += 1
-        since = now() - self.begun
-        if self.out <= since < self.back:
-            if self.how == "hang":
-                await asyncio.sleep(60)
+        if await self._away():
             return web.json_response({"error": {"message": "out"}}, status=503)
-        await asyncio.sleep(self.latency)
         records = orjson.loads(body["messages"][1]["content"])["records"]
         cut = self.cut and len(records) > 1
         answers = [{"id": record["id"], "risk": 1, "verdict": "accept"} for record in (records[:1] if cut else records)]
-        if since >= self.back and self.first_good is None:
-            self.first_good = now()
+        self._good()
         message = {"role": "assistant", "content": orjson.dumps({"answers": answers}).decode()}
         return web.json_response({
             "id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
@@ -80,6 +94,7 @@ async def reach(endpoint: Endpoint) -> AsyncIterator[str]:
     """Its address."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", endpoint.answer)
+    app.router.add_post("/v1/moderations", endpoint.moderate)
     async with TestServer(app) as server:
         endpoint.begun = asyncio.get_running_loop().time()
         yield str(server.make_url("/v1"))
@@ -143,14 +158,28 @@ class Listed:
     partition: Source
 
 
+class Wish(OrderFeatures):
+    """With a text that is moderated."""
+
+    wish: Annotated[str, Untrusted(max=50)] = ""
+
+
+def wished(context: Context[Any]) -> Wish:
+    """What is seen of an order."""
+    return Wish(who="a", amount=1, wish=f"please, {context.subject}")
+
+
 async def decide(
-    urls: Sequence[str], names: Sequence[str], endpoints: Sequence[Endpoint], deadline: str = "8s"
+    urls: Sequence[str], names: Sequence[str], endpoints: Sequence[Endpoint], deadline: str = "8s", moderation: str | None = None
 ) -> list[tuple[float, Answer[Any]]]:
     """Records for each agent of one process, all until they are decided; the answers as they were asked for."""
     given: dict[str, Any] = {"batch": Batch(4, within="5ms"), "deadline": deadline, "in_flight": 64}
+    given |= {"features_model": Wish, "features": wished} if moderation else {}
     agents = [simple_agent(Ask(OrderAnswer, "Judge."), name=name, **given) for name in names]
+    more: dict[str, Any] = {"agents": {name: {"moderate": True} for name in names}} if moderation else {}
+    more |= {"moderation": {"base_url": moderation, "name": "omni"}} if moderation else {}
     further = [{"base_url": url, "name": f"m{place}", "rpm": 60_000} for place, url in enumerate(urls[1:], 1)]
-    settings = Settings(model_base_url=urls[0], model_name="m0", model_rpm=60_000, model_fallbacks=further)
+    settings = Settings(model_base_url=urls[0], model_name="m0", model_rpm=60_000, model_fallbacks=further, **more)
     inference = Inference(settings, agents, ModelWatch())
     noted = [Noted(inference.scorer(one, manifest="m", on_call=lambda call: None)) for one in agents]
     for one in agents:
@@ -212,6 +241,24 @@ def test_an_endpoint_that_hung_is_waited_for_once_it_is_tried() -> None:
     """What takes the probe and does not answer holds back what is not asked yet; nothing is forgotten."""
     during, after = run(_outage("ab", Endpoint(how="hang", back=7.0), "2s"))
     assert during
+    assert not after
+
+
+async def _moderated(moderation: Endpoint) -> tuple[Counter[str], Counter[str]]:
+    """As `_outage`, of the endpoint that moderates; the model is well."""
+    model = Endpoint(out=1e9, latency=0.1)
+    async with reach(model) as url, reach(moderation) as there:
+        seen = await decide([url], "ab", [model], moderation=there)
+    assert moderation.first_good is not None
+    assert len(seen) == 2 * SECONDS * RATE
+    return refused(seen), refused(seen, moderation.first_good)
+
+
+def test_moderation_that_comes_back_is_waited_for_as_a_model_is() -> None:
+    """In its outage what has a text is for a person at once; from its first good answer on nothing is, for being early."""
+    during, after = run(_moderated(Endpoint(latency=0.1)))
+    assert during.total() > 50
+    assert {why.partition(":")[0] for why in during} == {"moderation"}
     assert not after
 
 
