@@ -95,6 +95,8 @@ class ModerationEndpoint(BaseModel):
     base_url: str
     name: str
     api_key: SecretStr | None = None
+    rpm: int | None = Field(default=None, ge=1)
+    concurrency: int = Field(default=64, ge=1, le=10_000)
 
 
 class CascadeSettings(BaseModel):
@@ -253,7 +255,7 @@ class Settings(BaseSettings):
     )
     moderation: ModerationEndpoint | None = Field(
         default=None,
-        description="An OpenAI-compatible moderation endpoint for agents with `moderate`: base_url, name, if need be api_key.",
+        description="A moderation endpoint (OpenAI's API) for agents with `moderate`: base_url, name, if need be api_key, rpm.",
     )
     cache_bytes: int = Field(
         ge=1024 * 1024,

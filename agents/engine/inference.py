@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agents.engine.duration import millis
-from agents.engine.model_lines import Identity, Model, Opened, cheap_of, models_of, out
+from agents.engine.model_lines import CHEAP, Identity, Model, Opened, cheap_of, models_of, out
 from agents.engine.model_watch import ModelWatch, Watched
 from agents.engine.spec import DecisionAgent
 from agents.engine.spending import utc_day
@@ -135,13 +135,14 @@ class Inference:
             told["moderation"] = self._settings.moderation.name
         if not self.models:
             return told
+        told["api"] = [model.api for model in self.models]
         told["canary"] = [given.canary, given.canary_limit]
         if given.hedge > 0:
             told["hedge"] = given.hedge
         if given.cascade is not None:
             told["cascade"] = given.cascade.model_dump(mode="json", exclude_none=True)
             if given.cascade.cheap is not None and self.cheap is not None:
-                told["cheap_model"] = self.cheap.name
+                told["cheap_model"], told["cheap_api"] = self.cheap.name, self.cheap.api
         if given.cache is not None:
             told["cache"] = given.cache
         mask = self.mask(agent)
@@ -267,7 +268,7 @@ class Inference:
             if given.canary > 0 and agent.batch.size > 1:
                 chain.meters.append(FlipMeter(agent.batch.size, limit=given.canary_limit))
                 scorer = Canary(scorer, chain.meters[-1], share=given.canary, spare=self._spare(agent.name))
-            scorer = Watched(scorer, agent.name, then, self._watch)
+            scorer = Watched(scorer, agent.name, then, self._watch, who=f"the model {one.model.where}", setting=one.model.setting)
             chain.candidates.append(Candidate(scorer, one.model.where, one.breaker.available, one.breaker.trying))
         found: Scorer = Failover(chain.candidates) if len(chain.candidates) > 1 else chain.candidates[0].scorer
         if asker.masking is not None and agent.batch.size > 1:
@@ -310,10 +311,9 @@ class Inference:
         if Untrusted not in kinds_of(model):
             raise ConfigError(f"{where}: none of its features is marked Untrusted, so there is no text to moderate")
         key = told.api_key.get_secret_value() if told.api_key else None
-        endpoint = Endpoint(told.base_url, key, connections=self._settings.model_concurrency, clock=wall_ms,
-                            setting="HEADRACE_MODERATION")  # fmt: skip
+        endpoint = Endpoint(told.base_url, key, connections=told.concurrency, clock=wall_ms, setting="HEADRACE_MODERATION")
         if self._moderation is None:
-            limits = Limits(concurrency=self._settings.model_concurrency, queue=self._settings.model_concurrency)
+            limits = Limits(told.rpm, concurrency=told.concurrency, queue=told.concurrency)
             # Nobody else would say whether a text may be asked about, so a request waits while the endpoint comes back.
             self._moderation = BreakerPacer(BreakerGate(endpoint.where, patient=lambda: True), AdmissionGate(limits))
         pacer = self._moderation
@@ -322,9 +322,9 @@ class Inference:
         return Watched(way.moderated, asker.agent.name, otherwise, self._watch, who=who, said=SAID)
 
     @property
-    def moderation(self) -> BreakerGate | None:
-        """The breaker before the moderation endpoint, where anybody asks it."""
-        return None if self._moderation is None else self._moderation.breaker
+    def moderation(self) -> BreakerPacer | None:
+        """The gates before the moderation endpoint, where anybody asks it."""
+        return self._moderation
 
     def _store(self, asker: For) -> SqliteStore | None:
         if asker.given.cache is None:
@@ -377,10 +377,13 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
         if given.budget is None or not isinstance(agent.scorer, Ask):
             continue
         found[agent.name] = Budget(micro(str(given.budget), where), given.budget_soft)
-        for model in models:
+        cheap = given.cascade is not None and given.cascade.cheap is not None
+        asked = [model for model in models if cheap or model.setting != CHEAP]
+        for model in asked:
             if model.price is None:
-                raise ConfigError(f"reading {where}: the price of {model.where} is {model.unpriced}; set HEADRACE_MODEL_PRICE")
-        if len({model.price.currency for model in models if model.price}) > 1:
+                price = "HEADRACE_MODEL_PRICE" if model.setting is None else f"its `price` in {model.setting}"
+                raise ConfigError(f"reading {where}: the price of {model.where} is {model.unpriced}; set {price}")
+        if len({model.price.currency for model in asked if model.price}) > 1:
             raise ConfigError(f"reading {where}: the models' prices are in several currencies; give all of them in one")
     return found
 

@@ -14,6 +14,8 @@ from agents.engine.inference import Inference, Way
 from agents.engine.runtime import Engine
 from agents.engine.spending import utc_day
 from models.budget.prices import MICRO
+from models.gates.admission_gate import AdmissionGate
+from models.gates.breaker_gate import BreakerGate
 from topics.publish.side import SidePublisher
 from topics.reference import ReferenceTable
 from topics.transport.stats import TransportStats
@@ -239,9 +241,9 @@ class ModelSource:
         yield from self._tiers(way)
         yield from self._kept(way)
         yield from self._masked(way)
-        breaker = self._inference.moderation
-        if way.moderated is not None and breaker is not None:
-            yield "model_endpoint_shut", (way.moderated.where, "moderation"), not breaker.closed()
+        moderation = self._inference.moderation
+        if way.moderated is not None and moderation is not None:
+            yield from self._gates((way.moderated.where, "moderation"), moderation.admission, moderation.breaker)
         for opened, hedge in way.hedges:
             where = opened.model.endpoint, opened.model.name
             yield "model_hedges", (*where, "sent"), hedge.stats.hedged
@@ -256,20 +258,25 @@ class ModelSource:
                 yield "batch_size", where, meter.size
         for opened in self._inference.opened:
             where = opened.model.endpoint, opened.model.name
-            admission, breaker, retries = opened.admission, opened.breaker, opened.line.retry_budget
-            if admission.used:
-                core = admission.core
-                yield "model_requests", (*where, "admitted"), core.stats.admitted
-                yield "model_requests", (*where, "limited"), core.stats.limited
-                yield "model_requests_waiting", where, core.waiting()
-                yield "model_requests_per_minute", where, 60 * core.finder.rate
-                yield "model_concurrency", where, core.concurrency.limit
-            yield "model_requests", (*where, "refused"), breaker.stats.refused
-            yield "model_endpoint_shut", where, breaker.breaker.state != "closed"
+            yield from self._gates(where, opened.admission, opened.breaker)
+            retries = opened.line.retry_budget
             if retries is not None:
                 yield "model_retries", (*where, "retried"), retries.stats.retried
                 yield "model_retries", (*where, "refused"), retries.stats.refused
 
+    @staticmethod
+    def _gates(
+        where: tuple[str, str], admission: AdmissionGate, breaker: BreakerGate
+    ) -> Iterator[tuple[str, tuple[str, ...], float]]:
+        if admission.used:
+            core = admission.core
+            yield "model_requests", (*where, "admitted"), core.stats.admitted
+            yield "model_requests", (*where, "limited"), core.stats.limited
+            yield "model_requests_waiting", where, core.waiting()
+            yield "model_requests_per_minute", where, 60 * core.finder.rate
+            yield "model_concurrency", where, core.concurrency.limit
+        yield "model_requests", (*where, "refused"), breaker.stats.refused
+        yield "model_endpoint_shut", where, not breaker.closed()
 
     @staticmethod
     def _tiers(way: Way) -> Iterator[tuple[str, tuple[str, ...], float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from agents.engine.spending import utc_day
@@ -19,6 +20,8 @@ from models.gates.breaker_gate import BreakerGate
 from models.gates.breaker_pacer import BreakerPacer
 from schemas.errors import ConfigError
 
+CHEAP: Final = "HEADRACE_MODEL_CHEAP"
+"""The setting of the model that a cascade asks first."""
 Identity = tuple[str, str, str | None]
 _PORTS = {"http": 80, "https": 443}
 
@@ -108,7 +111,7 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
 
 def cheap_of(settings: Settings) -> Model | None:
     """The cheaper model that cascades ask first, where there is one."""
-    return None if settings.model_cheap is None else _model(settings.model_cheap, "HEADRACE_MODEL_CHEAP")
+    return None if settings.model_cheap is None else _model(settings.model_cheap, CHEAP)
 
 
 def _check_alike(models: Sequence[Model]) -> None:

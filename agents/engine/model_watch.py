@@ -55,15 +55,17 @@ class ModelWatch:
 class Watched(Wrapper):
     """A Scorer that tells a watch when answers are missing for a reason of endpoint or budget, and when they come again.
 
-
-    `who` is said not to answer, in place of "the model NAME". Only answers whose `why` begins with `said` are told of: around
-    something that answers itself, for others who are watched within (models/guardrails/moderation.py).
+    `who` is said not to answer, in place of "the model NAME", and `setting` is where it was configured, if not as the first
+    model. Only answers whose `why` begins with `said` are told of: around something that answers itself, for others who are
+    watched within (models/guardrails/moderation.py).
     """
 
     def __init__(
-        self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch, *, who: str | None = None, said: str = ""
-    ) -> None:
+        self, inner: Scorer, agent: str, on_no_answer: str, watch: ModelWatch, *, who: str | None = None, said: str = "",
+        setting: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(inner)
+        self._setting = setting or "HEADRACE_MODEL_BASE_URL"
         self._who = who or f"the model {inner.name}"
         self._said = said
         self._agent = agent
@@ -78,7 +80,7 @@ class Watched(Wrapper):
         if lacking is not None:
             self._away = True
             self._watch.warn(
-                f"agent {self._agent}: {self._who} gives no answers ({self._otherwise}): {_advised(lacking)}",
+                f"agent {self._agent}: {self._who} gives no answers ({self._otherwise}): {self._advised(lacking)}",
                 f"{self._agent} {self._who} {lacking.status}",
             )
         elif self._away and any(answer.status == "answered" for answer in answers):
@@ -86,10 +88,9 @@ class Watched(Wrapper):
             self._watch.warn(f"agent {self._agent}: {self._who} answers again", f"{self._agent} {self._who} again")
         return answers
 
-
-def _advised(answer: Answer[Any]) -> str:
-    """Why there is no answer, and the setting to look at."""
-    if "HEADRACE_" in answer.why:
-        return answer.why
-    look = "raise `budget` in HEADRACE_AGENTS" if answer.status == "budget" else "check HEADRACE_MODEL_BASE_URL"
-    return f"{answer.why}; {look}"
+    def _advised(self, answer: Answer[Any]) -> str:
+        """Why there is no answer, and the setting to look at."""
+        if "HEADRACE_" in answer.why:
+            return answer.why
+        look = "raise `budget` in HEADRACE_AGENTS" if answer.status == "budget" else f"check {self._setting}"
+        return f"{answer.why}; {look}"

@@ -433,7 +433,7 @@ class Worker:
     def _sources(self, r: Running) -> tuple[Source, ...]:
         audits = AuditSource(self._side, names.calls(r.agent.name))
         common = EngineSource(r.engine), TransportSource(r.app.runtime.stats), r.watch, ReferenceSource(r.tables), audits
-        return (*common, ModelSource(self._inference, r.agent.name)) if self._inference.asks(r.agent) else common
+        return (*common, ModelSource(self._inference, r.agent.name)) if isinstance(r.agent.scorer, Ask) else common
 
     def _serve_metrics(self) -> Any:
         port = self._settings.metrics_port

@@ -27,6 +27,7 @@ class WithinBudget(Wrapper):
         day = self._day()
         answers: list[Answer[Any]] = [Answer("budget", why=f"the budget for {day} is spent")] * len(questions)
         asked = [index for index, question in enumerate(questions) if self._budget.left(question.partition, day) > 0]
+        self._budget.refused += len(asked) < len(questions)
         if asked:
             for index, answer in zip(asked, await self._inner.score([questions[i] for i in asked], deadline), strict=True):
                 answers[index] = answer

@@ -312,7 +312,7 @@ class ChatScorer(Generic[A]):
                     refusal = refusal_of(error)
                     if refusal is not None:
                         draft.first_ms, draft.body = refusal.first_ms, refusal.body or None
-                    passage.ended = _ended(error, loop.time() - sent_at, batch)
+                    passage.ended = ending(error, loop.time() - sent_at, (question.decision_id for question in batch.questions))
                     if isinstance(error, ModelLimited):
                         line.limited_at = loop.time()
                     raise
@@ -460,14 +460,6 @@ def _half_seen(aligned: Aligned[Any]) -> bool:
     """Whether most records are missing though some were answered. Each such reply answers somebody, so splitting ends."""
     counts = Counter(item.status for item in aligned.items)
     return counts["answered"] > 0 and counts["missing"] > len(aligned.items) / 2
-
-
-def _ended(error: ModelError, seconds: float, batch: _Batch) -> Ended:
-    """As any request ends; one that is forbidden without a reason says which records it was about."""
-    found = ending(error, seconds)
-    if not isinstance(error, Unexplained) or error.status != 403:
-        return found
-    return replace(found, about=frozenset(question.decision_id for question in batch.questions))
 
 
 def _answer_status(error: ModelError) -> Status:

@@ -21,8 +21,9 @@ from models.gates.usual_time import UsualTime
 class BreakerGate:
     """A models.gates.gate.Gate. `where` names the endpoint for a person.
 
-    `patient` says whether a request waits for its place during slow start, since nobody else would answer it: the halves of a
-    batch, or one that another agent came before. Otherwise such a request is refused at once. To be used in one event loop.
+    `patient` says whether a request waits for its place while the endpoint comes back, since nobody else would answer it: the
+    parts of a batch, or one that another agent came before. Otherwise such a request is refused at once. To be used in one
+    event loop.
     """
 
     def __init__(self, where: str, breaker: Breaker | None = None, *, patient: Callable[[], bool] = lambda: False) -> None:
@@ -80,7 +81,7 @@ class BreakerGate:
         return partial(self._leave, era, asking.agent, asking.output_tokens)
 
     def _full(self) -> bool:
-        return self.breaker.state == "slow start" and not self.available()
+        return self.breaker.state in ("half open", "slow start") and not self.available()
 
     async def _wait(self, deadline: float) -> None:
         """Until there is a place, the endpoint failed again or the deadline is here."""

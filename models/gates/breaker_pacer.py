@@ -22,7 +22,7 @@ class BreakerPacer:
     """
 
     def __init__(self, breaker: BreakerGate, admission: AdmissionGate) -> None:
-        self.breaker, self._admission = breaker, admission
+        self.breaker, self.admission = breaker, admission
         self._tell: dict[str, Callable[[], None]] = {}
         self._waiting: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -31,7 +31,7 @@ class BreakerPacer:
     @property
     def gates(self) -> tuple[Gate, Gate]:
         """Both, in the order in which a request passes them."""
-        return self.breaker, self._admission
+        return self.breaker, self.admission
 
     def room(self, agent: str, coming: int = 0) -> bool:
         """Whether a request of this agent would pass the breaker, behind `coming` others of it, and leave soon.
@@ -39,25 +39,25 @@ class BreakerPacer:
         While the breaker is open it is as admission says: what is asked then is answered at once.
         """
         if self.breaker.closed():
-            return self._admission.room(agent, coming)
+            return self.admission.room(agent, coming)
         there = coming < self.breaker.places()
         if not there or self.breaker.open():
             self._waiting.add(agent)
             self._arm()
-        return there and self._admission.room(agent, coming)
+        return there and self.admission.room(agent, coming)
 
     def on_room(self, agent: str, tell: Callable[[], None]) -> None:
         """Call `tell`, in the event loop, when there is room again after `room` said no. One listener for each agent."""
         self._tell[agent] = tell
-        self._admission.on_room(agent, tell)
+        self.admission.on_room(agent, tell)
 
     def share(self, agent: str, fraction: float) -> None:
         """The part of the account's limits that the agent may have, 0 to 1."""
-        self._admission.share(agent, fraction)
+        self.admission.share(agent, fraction)
 
     def quiet(self, seconds: float) -> bool:
         """Whether admission has not had to let less through for so long."""
-        return self._admission.quiet(seconds)
+        return self.admission.quiet(seconds)
 
     def _arm(self) -> None:
         loop, until = asyncio.get_running_loop(), self.breaker.breaker.until

@@ -19,7 +19,7 @@ import orjson
 
 from models.chat.ending import ending
 from models.chat.endpoint import Endpoint
-from models.chat.failures import Exhausted
+from models.chat.failures import Exhausted, Unexplained
 from models.chat.line import Pacer
 from models.contract import Answer, Question, Scorer, Status
 from models.gates.gate import Asking, Ended, Gate, Refused
@@ -51,10 +51,11 @@ _BYTES_A_TOKEN: Final = 4
 
 
 class Said(NamedTuple):
-    """What one record says, and the source partition it is of."""
+    """What one record says, the source partition it is of, and the decision that it is for."""
 
     text: str
     partition: int = 0
+    id: str = ""
 
 
 class Moderated(Wrapper):
@@ -107,7 +108,7 @@ class Moderated(Wrapper):
         asked = [index for index, text in enumerate(texts) if text]
         stopped = {index: _unreadable() for index, text in enumerate(texts) if text is None}
         if asked:
-            said = [Said(texts[index] or "", questions[index].partition) for index in asked]
+            said = [Said(texts[index] or "", questions[index].partition, questions[index].decision_id) for index in asked]
             verdicts = await self._verdicts(said, deadline)
             stopped |= {index: answer for index, answer in zip(asked, verdicts, strict=True) if answer is not None}
         passed = [question for index, question in enumerate(questions) if index not in stopped]
@@ -125,13 +126,13 @@ class Moderated(Wrapper):
 
     async def _of_some(self, said: Sequence[Said], until: float) -> Sequence[Answer[Any] | None]:
         """The same for texts that fit into one request; what is wrong with it alone may be wrong with one of them alone."""
-        status: Status = "unavailable"
+        status: Status
         try:
             categories = await self._ask(said, until)
         except TimeoutError:
-            why = "it did not answer in its part of the time"
+            status, why = "unavailable", "it did not answer in its part of the time"
         except Refused as refused:
-            why = refused.why
+            status, why = refused.status, refused.why
         except ModelError as error:
             if len(said) > 1 and _of_a_text(error):
                 half = len(said) // 2
@@ -152,19 +153,20 @@ class Moderated(Wrapper):
         self._retries.sent(now())
         tries = 0
         while True:
-            tries += 1
             try:
-                return await self._post(body, len(said), asking, until)
+                return await self._post(body, said, asking, until)
             except (ModelUnavailable, ModelLimited) as error:
                 limited = isinstance(error, ModelLimited)
                 pause = (error.retry_after if isinstance(error, ModelLimited) else None) or _PAUSE
-                hopeless = tries == _TRIES or isinstance(error, Exhausted) or now() + pause >= until
-                if hopeless or not self._retries.may_retry(now()):
+                if isinstance(error, Exhausted) or now() + pause >= until:
+                    raise
+                tries += not limited  # a 429 costs no try: it is waited for, as long as there is time
+                if not limited and (tries == _TRIES or not self._retries.may_retry(now())):
                     raise
                 asking = replace(asking, again=limited)
                 await asyncio.sleep(pause)
 
-    async def _post(self, body: bytes, count: int, asking: Asking, until: float) -> list[str | None]:
+    async def _post(self, body: bytes, said: Sequence[Said], asking: Asking, until: float) -> list[str | None]:
         """One HTTP request, through the gates."""
         now = asyncio.get_running_loop().time
         async with asyncio.timeout_at(until) as limit, Passage(self._gates, asking, until) as passage:
@@ -172,9 +174,9 @@ class Moderated(Wrapper):
             passage.ended = Ended("timeout")  # until it is known to have ended otherwise
             try:
                 reply = await self._endpoint.post(body, _PATH)
-                found = read_moderation(reply.body, count)
+                found = read_moderation(reply.body, len(said))
             except ModelError as error:
-                passage.ended = ending(error, now() - sent_at)
+                passage.ended = ending(error, now() - sent_at, (one.id for one in said))
                 raise
             except asyncio.CancelledError:
                 if not limit.expired():
@@ -232,7 +234,8 @@ def chunks(said: Sequence[Said]) -> Iterator[Sequence[Said]]:
 
 def _of_a_text(error: ModelError) -> bool:
     """Whether it may be due to a text: a wrong key or address, a limit or an outage is not."""
-    return isinstance(error, ModelProtocolError) or (isinstance(error, ModelRejected) and error.status in _TEXT_REFUSED)
+    refused = isinstance(error, ModelRejected) and error.status in _TEXT_REFUSED
+    return refused or isinstance(error, ModelProtocolError | Unexplained)
 
 
 def _text(question: Question) -> str | None:

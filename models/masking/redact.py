@@ -59,8 +59,3 @@ def _put_back(answer: Answer[Any], masked: Masked) -> Answer[Any]:
     except Exception as error:  # noqa: BLE001  # an agent's validator, or a text that grew too long: one record's fault
         why = f"the answer does not fit its model any more once what was masked is put back ({type(error).__name__})"
         return replace(answer, status="invalid", value=None, why=why, shown=masked.shown)
-
-
-def redacted(inner: Scorer, mask: Mask | None) -> Scorer:
-    """`inner` behind a Redact; itself where nothing has to be masked."""
-    return inner if mask is None else Redact(inner, mask)

@@ -85,10 +85,11 @@ async def _waits() -> None:
     await pair.fail()
     await asyncio.sleep(1.1 * FIRST_PAUSE)
     probe = await pair.enter()
-    with pytest.raises(Refused, match="others are trying it"):
-        await pair.enter()  # nobody knows yet whether it is back
+    behind = [asyncio.ensure_future(pair.enter()) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    assert not any(one.done() for one in behind), "soon it is known whether it is back"
     probe(Ended("served"))
-    first, second = await pair.enter(), await pair.enter()
+    first, second = [await one for one in behind]
     waiting = [asyncio.ensure_future(pair.enter()) for _ in range(4)]
     await asyncio.sleep(0.1)
     assert not any(one.done() for one in waiting)
@@ -103,10 +104,17 @@ async def _waits() -> None:
     for one in waiting[2:]:
         with pytest.raises(Refused, match="it is asked again in 2 s"):
             await one
+    await asyncio.sleep(2.1 * FIRST_PAUSE)
+    probe = await pair.enter()
+    late = asyncio.ensure_future(pair.enter())
+    await asyncio.sleep(0.1)
+    probe(Ended("unavailable"))
+    with pytest.raises(Refused, match="it is asked again"):
+        await late
 
 
-def test_where_nobody_else_would_answer_a_place_in_slow_start_is_waited_for() -> None:
-    """In order, until the deadline or until it fails again; not while it is only tried."""
+def test_where_nobody_else_would_answer_a_place_is_waited_for_while_it_comes_back() -> None:
+    """In order, until the deadline or until it fails again, behind the probe too."""
     run(_waits())
 
 

@@ -167,8 +167,10 @@ async def test_the_stop_is_hard_by_the_meter_of_the_endpoint() -> None:
             said += statuses(await scorer.score(about(0), soon(0.7 if number == 1 else 20)))
         requests = server.meter.requests
         metered = server.meter.input_tokens + server.meter.output_tokens
+        refused = budget.refused
         assert statuses(await scorer.score(about(0), soon(20))) == ["budget"]
         assert server.meter.requests == requests
+        assert budget.refused == refused + 1
         await scorer.close()
     assert said[-1] == "budget"
     assert 3 < said.count("answered") < 39

@@ -276,10 +276,11 @@ def always(status: int, body: Any, requests: list[int], headers: dict[str, str] 
     return handler
 
 
+NOT_YOURS = {"error": {"code": "permission_denied", "message": "x"}}
 QUOTA = {"error": {"code": "insufficient_quota", "message": "x"}}
 
 
-@pytest.mark.parametrize(("status", "body"), [(429, QUOTA), (402, {}), (401, {}), (403, {}), (404, {})])
+@pytest.mark.parametrize(("status", "body"), [(429, QUOTA), (402, {}), (401, {}), (403, NOT_YOURS), (404, {})])
 async def test_what_no_other_request_would_survive_is_asked_once(status: int, body: Any) -> None:
     """A quota that is used up is not asked again, nor is a wrong key: behind a breaker ten records are one request."""
     requests: list[int] = []
@@ -313,19 +314,47 @@ async def test_an_outage_is_not_asked_twice_by_every_record() -> None:
 
 
 async def test_a_rate_limit_that_ends_in_time_is_waited_for_and_another_is_not() -> None:
-    """The second try goes first in line; a pause past its part of the time is told at once."""
+    """A 429 costs no try, and what is sent again goes first in line; a pause past its part of the time is told at once."""
     short, long, gate = list[int](), list[int](), Recorder("g", [])
-    async with (
-        serving(always(429, {}, short, {"retry-after-ms": "5"})) as soonest,
-        serving(always(429, {}, long, {"retry-after": "60"})) as late,
-    ):
-        for base_url in (soonest, late):
+
+    async def three_times(_: web.Request) -> web.Response:
+        short.append(1)
+        if len(short) > 3:
+            return web.json_response(_results(FINE))
+        return web.json_response({}, status=429, headers={"retry-after-ms": "5"})
+
+    async with serving(three_times) as soonest, serving(always(429, {}, long, {"retry-after": "60"})) as late:
+        for base_url, said in ((soonest, "answered"), (late, "limited")):
             moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(gate,))
-            assert statuses(await moderated.score(notes("a"), soon(20))) == ["limited"]
+            assert statuses(await moderated.score(notes("a"), soon(20))) == [said]
             await moderated.close()
-    assert (len(short), len(long)) == (2, 1)
-    assert [asking.again for asking in gate.asked] == [False, True, False]
-    assert [(ended.kind, ended.retry_after) for ended in gate.told] == [("limited", 0.005)] * 2 + [("limited", 60.0)]
+    assert (len(short), len(long)) == (4, 1)
+    assert [asking.again for asking in gate.asked] == [False, True, True, True, False]
+    told = [(ended.kind, ended.retry_after) for ended in gate.told]
+    assert told == [("limited", 0.005)] * 3 + [("served", None), ("limited", 60.0)]
+
+
+async def test_a_text_that_a_firewall_forbids_costs_its_own_record_only() -> None:
+    """A 403 without a reason is asked about in halves, and opens the breaker for nobody."""
+    requests = 0
+
+    async def walled(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        texts = (await request.json())["input"]
+        if any("<script>" in text for text in texts):
+            return web.Response(status=403, text="<html>Forbidden</html>", content_type="text/html")
+        return web.json_response(_results(*[FINE] * len(texts)))
+
+    async with serving(walled) as base_url:
+        breaker = BreakerGate(base_url)
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(breaker,))
+        for _ in range(3):
+            said = statuses(await moderated.score(notes("<script>", *"abcdefghijklmno"), soon(20)))
+            assert said == ["rejected"] + ["answered"] * 15
+        await moderated.close()
+        assert breaker.closed()
+    assert requests == 3 * 9
 
 
 async def test_gates_are_told_how_each_request_ended() -> None:

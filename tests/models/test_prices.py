@@ -79,6 +79,20 @@ def test_a_price_with_parts_that_are_not_counted_is_none() -> None:
         Inference(settings, [agent], ModelWatch())
 
 
+def test_a_price_that_is_missing_is_asked_for_where_it_belongs() -> None:
+    """By the setting of that model; one that no cascade of the agent asks needs none."""
+    agent = simple_agent(ASK, name="a")
+    free = {"base_url": "http://127.0.0.1:1/v1", "name": "local"}
+    first: dict[str, Any] = {"model_base_url": "https://api.openai.com/v1", "model_name": "gpt-5-mini"}
+    settings = Settings(**first, model_fallbacks=[free], agents={"a": {"budget": 1}})
+    with pytest.raises(ConfigError, match="is not known; set its `price` in HEADRACE_MODEL_FALLBACKS"):
+        Inference(settings, [agent], ModelWatch())
+    Inference(Settings(**first, model_cheap=free, agents={"a": {"budget": 1}}), [agent], ModelWatch())
+    asked = {"a": {"budget": 1, "cascade": {"field": "risk", "cheap": [40, 60]}}}
+    with pytest.raises(ConfigError, match="set its `price` in HEADRACE_MODEL_CHEAP"):
+        Inference(Settings(**first, model_cheap=free, agents=asked), [agent], ModelWatch())
+
+
 @pytest.mark.parametrize("amount", ["", "x", "0", "-1", "NaN", "Infinity", "1e99"])
 def test_what_is_no_amount_is_refused_by_the_name_of_its_setting(amount: str) -> None:
     """And what is one is exact."""

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from models.chat.chat import ChatScorer
 from models.contract import Answer, Ask, Paced, Question
-from models.masking.mask import Mask, mask_of
+from models.masking.mask import Mask
 from models.masking.pseudonym import Pseudonyms
-from models.masking.redact import Redact, redacted
+from models.masking.redact import Redact
 from models.masking.scrub import Scrubber
 from models.sandbox import rules as sandbox_rules
 from models.sandbox.server import Sandbox
@@ -137,16 +137,10 @@ async def test_an_answer_without_value_says_what_was_shown() -> None:
     assert all(answer.shown and answer.shown["text"] == "[EMAIL_1]" for answer in answers)
 
 
-class Bare(BaseModel):
-    number: int
-
-
-async def test_where_nothing_is_marked_it_is_the_scorer_itself() -> None:
-    """No wrapper, no cost; with a mask, room and closing are those of the scorer within."""
+async def test_room_and_closing_are_those_of_the_scorer_within() -> None:
+    """As of any wrapper."""
     says = Says("m", "answered", room=False)
-    assert redacted(says, mask_of(Bare, Scrubber(), None)) is says
-    redact = redacted(says, MASK)
-    assert isinstance(redact, Redact)
+    redact = Redact(says, MASK)
     assert isinstance(redact, Paced)
     assert redact.name == "m"
     assert not redact.room()

@@ -429,6 +429,22 @@ async def test_slow_requests_are_asked_twice_where_an_agent_may() -> None:
     assert any(call.hedge_of is not None for call in calls)
 
 
+def test_by_which_api_a_model_is_asked_is_in_the_manifest() -> None:
+    """Answers that were kept from one API are none of the other's, and a decision says how it was asked."""
+    agent = simple_agent(ASKING, name="asking")
+    cheap = {"base_url": "http://127.0.0.1:2/v1", "name": "cheap"}
+    told = [
+        Inference(
+            Settings(
+                model_base_url="http://127.0.0.1:1/v1", model_api=first, model_cheap=cheap | {"api": second},
+                agents={"asking": {"cascade": {"field": "risk", "cheap": [40, 60]}}},
+            ), [agent], ModelWatch(),
+        ).described(agent)
+        for first in ("chat", "decisions") for second in ("chat", "decisions")
+    ]  # fmt: skip
+    assert [told.index(one) for one in told] == [0, 1, 2, 3]
+
+
 def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> None:
     """Misspelt names do not pass in silence; those of other commands and other programs are left alone."""
     told = unknown_variables(["HEADRACE_MODEL_NAMEE", "HEADRACE_KAFKA", "HEADRACE_SANDBOX_API_KEY", "HEADRACE_QZX", "PATH"])

@@ -11,13 +11,16 @@ import pytest
 
 from agents import credit_risk
 from agents.engine.examples import prepared
+from agents.engine.inference import Inference
 from agents.engine.log_repeats import Repeats
 from agents.engine.model_watch import ModelWatch, Watched
+from agents.settings import Settings
 from models.chat.chat import ChatScorer
 from models.chat.line import Line
 from models.contract import Answer, Ask, Question
 from models.sandbox.server import MODEL, Sandbox, SandboxConfig
-from tests.support.simple_agent import OrderFeatures, Scripted
+from tests.support.scoring import soon
+from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, simple_agent
 
 KEY = "sk-very-secret-key"
 AGENT = credit_risk.AGENT
@@ -73,6 +76,22 @@ async def test_the_probe_warns_of_what_it_finds(caplog: pytest.LogCaptureFixture
     assert "HEADRACE_MODEL_API_KEY" in caplog.messages[0]
     assert "HEADRACE_MODEL_NAME" in caplog.messages[1]
     assert KEY not in caplog.text
+
+
+async def test_two_endpoints_of_one_model_are_two_kinds_of_news(caplog: pytest.LogCaptureFixture) -> None:
+    """That the second gives no answers either is told beside the first: the agent decides without. Each names its setting."""
+    agent = simple_agent(Ask(OrderAnswer, "Judge."), name="loans")
+    here, there = "http://127.0.0.1:9/v1", "http://127.0.0.1:11/v1"
+    settings = Settings(model_base_url=here, model_name="one", model_fallbacks=[{"base_url": there, "name": "one"}])
+    inference = Inference(settings, [agent], ModelWatch(Repeats(("agents",), seconds=60.0, clock=lambda: 0.0)))
+    scorer = inference.scorer(agent, manifest="m", on_call=lambda call: None)
+    [answer] = await scorer.score([Question("d", OrderFeatures(who="a", amount=1))], soon(2))
+    await scorer.close()
+    assert answer.status == "unavailable"
+    first, second = caplog.messages
+    assert f"the model one at {here} gives no answers (asking one at {there})" in first
+    assert f"the model one at {there} gives no answers ({agent.on_no_answer})" in second
+    assert ("HEADRACE_MODEL_BASE_URL" in first, "HEADRACE_MODEL_FALLBACKS" in second) == (True, True)
 
 
 async def test_that_a_model_is_back_is_told_and_an_outage_is_one_kind_of_news(caplog: pytest.LogCaptureFixture) -> None:
