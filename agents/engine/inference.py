@@ -383,7 +383,8 @@ def budgets(agents: Sequence[Agent], settings: Settings, models: Sequence[Model]
             if model.price is None:
                 price = "HEADRACE_MODEL_PRICE" if model.setting is None else f"its `price` in {model.setting}"
                 raise ConfigError(f"reading {where}: the price of {model.where} is {model.unpriced}; set {price}")
-        if len({model.price.currency for model in asked if model.price}) > 1:
+        now = wall_ms()
+        if len({model.price.at(now).currency for model in asked if model.price}) > 1:
             raise ConfigError(f"reading {where}: the models' prices are in several currencies; give all of them in one")
     return found
 

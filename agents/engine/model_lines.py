@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +12,8 @@ from agents.engine.spending import utc_day
 from agents.settings import FurtherModel, Settings
 from models.budget.budget import Budget
 from models.budget.budget_gate import BudgetGate
-from models.budget.prices import Price, configured, listed, uncounted
+from models.budget.price_table import listed, uncounted
+from models.budget.prices import Priced, configured
 from models.chat.endpoint import without_credentials
 from models.chat.line import Api, Line
 from models.gates.admission import Limits
@@ -38,7 +40,7 @@ class Model:
     api_key: str | None
     limits: Limits
     connections: int
-    price: Price | None = None
+    price: Priced | None = None
     setting: str | None = None
     api: Api = "chat"
 
@@ -128,7 +130,7 @@ def _check_alike(models: Sequence[Model]) -> None:
 
 
 def _terms(model: Model) -> dict[str, object]:
-    price = model.price
+    price = None if model.price is None else model.price.at(time.time_ns() // 1_000_000)
     told = None if price is None else f"{price.input}/{price.cached_input}/{price.output} millionths of {price.currency}"
     return {"rpm": model.limits.rpm, "tpm": model.limits.tpm, "concurrency": model.connections, "price": told, "api": model.api}
 
@@ -150,7 +152,7 @@ def _model(further: FurtherModel, setting: str | None = None) -> Model:
     limits = Limits(further.rpm, further.tpm, further.concurrency, queue=further.concurrency)
     told = further.price
     if told is not None:
-        price: Price | None = configured(told.input, told.cached_input, told.output, told.currency)
+        price: Priced | None = configured(told.input, told.cached_input, told.output, told.currency)
     else:
         price = listed(further.name, further.base_url)
     return Model(further.name, further.base_url, key, limits, further.concurrency, price, setting, further.api)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from models.budget.budget import Budget, Hold
 from models.budget.charge import charged
-from models.budget.prices import MICRO, Price
+from models.budget.prices import MICRO, Priced
 from models.gates.gate import Asking, Ended, Leave, Refused
 
 
 class BudgetGate:
-    """A models.gates.gate.Gate for one model at `price`. Agents that have no budget pass. `day` gives today's, in UTC."""
+    """A models.gates.gate.Gate for one model at `price`. Agents that have no budget pass.
 
-    def __init__(self, budgets: Mapping[str, Budget], price: Price, day: Callable[[], str]) -> None:
+    `day` gives today's, in UTC, and `clock` epoch milliseconds.
+    """
+
+    def __init__(
+        self, budgets: Mapping[str, Budget], price: Priced, day: Callable[[], str],
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:  # fmt: skip
         self._budgets = budgets
         self._price = price
         self._day = day
+        self._clock = clock
 
     async def enter(self, asking: Asking, deadline: float) -> Leave:
         """Reserve what the request may cost at most. Raises Refused with status "budget" where that is not left.
@@ -28,7 +36,8 @@ class BudgetGate:
         if budget is None:
             return _nothing
         day = self._day()
-        amount = self._price.cost(asking.most)
+        price = self._price.bound(self._clock())
+        amount = price.cost(asking.most)
         hold = budget.reserve(asking.partitions, amount, day)
         if hold is None:
             short = budget.short(asking.partitions, amount, day)
@@ -37,13 +46,13 @@ class BudgetGate:
             raise Refused(
                 "budget",
                 f"the budget of {asking.agent} for {day} is spent: {left:.6f} of partition {least}'s {whole:.6f} "
-                f"{self._price.currency} are left, the request may cost {amount / MICRO:.6f}",
+                f"{price.currency} are left, the request may cost {amount / MICRO:.6f}",
                 short,
             )
         return partial(self._leave, budget, hold, asking)
 
     def _leave(self, budget: Budget, hold: Hold, asking: Asking, ended: Ended) -> None:
-        budget.settle(hold, self._price.cost(charged(ended, asking)))
+        budget.settle(hold, self._price.at(self._clock()).cost(charged(ended, asking)))
 
 
 def _nothing(ended: Ended) -> None:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from models.budget.charge import charged
-from models.budget.prices import Price
+from models.budget.prices import Priced
 from models.chat.align import Aligned
 from models.chat.completion import Completion, credible
 from models.chat.prompt import Request
@@ -70,10 +70,10 @@ class CallDraft:
         done_ms: int,
         asking: Asking,
         ended: Ended,
-        price: Price | None,
+        priced: Priced | None,
     ) -> Call:
         """The audit record. `questions` are in the order in which they were asked. Counts that can not be are not kept."""
-        completion = self.completion
+        completion, price = self.completion, priced.at(done_ms) if priced else None
         return Call(
             call_id=self.call_id,
             agent=agent,

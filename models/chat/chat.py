@@ -341,7 +341,7 @@ class ChatScorer(Generic[A]):
                     draft.call(
                         request, batch.questions, agent=self._agent, manifest=self._manifest, masking=self._masking,
                         endpoint=line.where, model=line.model, parameters=parameters, done_ms=line.clock(), asking=asking,
-                        ended=passage.ended, price=line.price,
+                        ended=passage.ended, priced=line.price,
                     )
                 )  # fmt: skip
 

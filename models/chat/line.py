@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from models.budget.estimate import TokenEstimate
-from models.budget.prices import Price
+from models.budget.prices import Priced
 from models.chat.endpoint import Endpoint
 from models.chat.scout import Scout
 from models.gates.gate import Gate
@@ -61,7 +61,7 @@ class Line:
         *,
         gates: Sequence[Gate] = (),
         pacer: Pacer | None = None,
-        price: Price | None = None,
+        price: Priced | None = None,
         connections: int = 64,
         setting: str | None = None,
         api: Api = "chat",

@@ -74,7 +74,9 @@ class Failover:
         where = self.candidates[place - 1].where
         passed = f"{where} gave no answer ({before.status}{f': {before.why}' if before.why else ''})"
         why = f"{answer.why}; before that, {passed}" if answer.why else passed
-        return replace(answer, why=why, tiers=(*before.tiers, f"{where}: {before.status}", *answer.tiers))
+        # A budget that is short for the next one only is not why there is no answer: the one before may be back soon.
+        status = before.status if answer.status == "budget" else answer.status
+        return replace(answer, status=status, why=why, tiers=(*before.tiers, f"{where}: {before.status}", *answer.tiers))
 
     def room(self, coming: int = 0) -> bool:
         """Whether the first that answers at present has room; where none does, asking tells so at once, unless one comes back.

@@ -93,6 +93,14 @@ async def test_where_nobody_answers_the_whole_way_is_told() -> None:
     assert answer.why == "b at there gave no answer (timeout: a at there gave no answer (rejected))"
 
 
+async def test_an_outage_is_not_told_as_a_budget_that_is_spent() -> None:
+    """Where the first is out and the next too dear, there is no answer for the outage; both are named."""
+    (answer,) = await over(Says("a", "unavailable"), Says("b", "budget")).score(questions(1), soon(30))
+    assert answer.status == "unavailable"
+    assert answer.why == "a at there gave no answer (unavailable)"
+    assert answer.tiers == ("a at there: unavailable",)
+
+
 async def test_one_that_hangs_leaves_time_for_the_next() -> None:
     """The first has two thirds of the time; the last has all that is left."""
     first, second = Says("a", "answered", seconds=60), Says("b", "answered")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,15 +11,19 @@ import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.engine.inference import Inference
 from agents.engine.model_watch import ModelWatch
 from agents.settings import Settings
+from models.budget.budget import Budget
+from models.budget.budget_gate import BudgetGate
 from models.budget.charge import charged
-from models.budget.prices import Price, configured, listed, micro, uncounted
-from models.gates.gate import Asking, End, Ended
+from models.budget.price_table import Changing, listed, uncounted
+from models.budget.prices import Price, configured, micro
+from models.gates.gate import Asking, End, Ended, Refused
 from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.audit import Call, Tokens
 from schemas.errors import ConfigError
@@ -58,8 +64,9 @@ def test_a_price_below_a_millionth_is_not_free_and_cached_input_costs_as_any_unl
 
 def test_the_table_knows_a_provider_by_its_address_and_nobody_else() -> None:
     """The same name at another address is another model: it has no price."""
-    found = listed("gpt-5-mini", "https://api.openai.com/v1")
-    assert found is not None
+    priced = listed("gpt-5-mini", "https://api.openai.com/v1")
+    assert priced is not None
+    found = priced.at(0)
     assert (found.input, found.cached_input, found.output, found.currency) == (250_000, 25_000, 2_000_000, "USD")
     assert found.table.startswith("genai-prices ")
     assert found.table.endswith(": openai/gpt-5-mini")
@@ -77,6 +84,67 @@ def test_a_price_with_parts_that_are_not_counted_is_none() -> None:
     settings = Settings(model_base_url="https://api.perplexity.ai", model_name="sonar", agents={"a": {"budget": 1}})
     with pytest.raises(ConfigError, match="requests_kcount too; set HEADRACE_MODEL_PRICE"):
         Inference(settings, [agent], ModelWatch())
+
+
+def utc(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def test_a_price_that_depends_on_the_hour_is_that_of_the_request() -> None:
+    """Whenever the worker was started. Before the dear hours begin, what is under way is bounded by their price."""
+    for start in ("2026-11-28 02:00", "2026-11-28 23:30"):
+        found = listed("deepseek-chat", "https://api.deepseek.com", datetime.fromisoformat(start).replace(tzinfo=UTC))
+        assert found is not None
+        night, day = found.at(utc("2026-11-28 23:30")), found.at(utc("2026-11-29 02:30"))
+        assert (night.input, night.output, day.input, day.output) == (135_000, 550_000, 270_000, 1_100_000)
+        assert found.bound(utc("2026-11-28 20:00")) == night
+        assert found.bound(utc("2026-11-28 23:45")) == found.bound(utc("2026-11-29 15:45")) == day
+        assert night.table == day.table
+
+
+def test_a_price_that_begins_on_a_day_is_not_that_of_the_day_before() -> None:
+    """A worker that was started before goes over to it; one that is started later knows the old one no more."""
+    before, after = utc("2026-08-16 12:00"), utc("2026-08-18 12:00")
+    found = listed("deepseek-v4-flash", "https://api.deepseek.com", datetime(2026, 8, 16, tzinfo=UTC))
+    assert found is not None
+    assert (found.at(before).output, found.at(after).output) == (280_000, 660_000)
+    later = listed("deepseek-v4-flash", "https://api.deepseek.com", datetime(2026, 11, 29, tzinfo=UTC))
+    assert later is not None
+    assert {later.at(utc(f"2026-11-29 {hour:02}:30")).output for hour in range(24)} == {600_000, 1_200_000}
+
+
+def test_every_model_of_the_table_has_a_price_at_every_hour_or_none_at_all() -> None:
+    """Whatever its conditions: a price that is missing at midnight would end every request then."""
+    now = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    times = [int((now + timedelta(minutes=30 * step)).timestamp() * 1000) for step in range(100)]
+    times += [int((now + timedelta(days=step)).timestamp() * 1000) for step in range(0, 800, 7)]
+    changing = 0
+    for provider in get_snapshot().providers:
+        url = re.sub(r"\\(.)", r"\1", provider.api_pattern.split("|")[0]).replace(".*", "")
+        for model in provider.models:
+            found = listed(model.id, url, now)
+            if isinstance(found, Changing):
+                changing += 1
+                assert all(found.at(at).input <= found.bound(at).input for at in times)
+    assert changing
+
+
+async def test_the_hard_stop_holds_where_the_price_doubles_in_the_night() -> None:
+    """Requests are reserved and settled by the price of their hour, not by that of the worker's start."""
+    found = listed("deepseek-chat", "https://api.deepseek.com", datetime(2026, 11, 28, 23, 30, tzinfo=UTC))
+    assert found is not None
+    now, billed, budget = utc("2026-11-29 02:30"), 0, Budget(1_000_000)
+    budget.take(0, 1, {})
+    gate = BudgetGate({"a": budget}, found, lambda: "2026-11-29", lambda: now)
+    used = Tokens(input=100_000, output=50_000)
+    asking = Asking("a", 100_000, 50_000, {0: 1}, most_input=100_000)
+    for _ in range(12):
+        leave = await gate.enter(asking, soon(1))
+        billed += 27_000 + 55_000
+        leave(Ended("served", used))
+    with pytest.raises(Refused, match="the budget of a"):
+        await gate.enter(asking, soon(1))
+    assert billed == budget.total("2026-11-29") == 984_000
 
 
 def test_a_price_that_is_missing_is_asked_for_where_it_belongs() -> None:

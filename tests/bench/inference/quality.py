@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from agents.demo.metrics import auc
-from models.budget.prices import listed
+from models.budget.price_table import listed
 from models.chat.chat import ChatScorer
 from models.chat.dialect import Dialect
 from models.chat.line import Line
@@ -103,8 +103,9 @@ async def _sizes(records: Labelled, prompt: str, ask: Ask[Any], say: Say) -> lis
 
 def _row(records: Labelled, answers: Sequence[Answer[Any]], alone: Sequence[Answer[Any]], used: Tokens, requests: int) -> Json:
     """What came of one pass over the records, per decision."""
-    price = listed(MODEL, ADDRESS)
-    assert price is not None
+    priced = listed(MODEL, ADDRESS)
+    assert priced is not None
+    price = priced.at(time.time_ns() // 1_000_000)
     decided = sum(answer.status == "answered" for answer in answers)
     ranked = auc((answer.value.risk, bad) for answer, bad in zip(answers, records.bad, strict=True) if answer.value is not None)
     return {
