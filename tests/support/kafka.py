@@ -45,12 +45,14 @@ async def produce(
     *,
     partition: int | None = None,
     headers: Iterable[tuple[str, bytes]] = (),
+    timestamp_ms: int | None = None,
 ) -> list[int]:
-    """Write (key, value) pairs and return their offsets once the broker has confirmed them."""
+    """Write (key, value) pairs, stamped now or as told, and return their offsets once the broker has confirmed them."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
     await producer.start()
     try:
-        sent = [await producer.send(topic, value, key, partition=partition, headers=list(headers)) for key, value in records]
+        told: dict[str, Any] = {"partition": partition, "headers": list(headers), "timestamp_ms": timestamp_ms}
+        sent = [await producer.send(topic, value, key, **told) for key, value in records]
         return [(await one).offset for one in sent]
     finally:
         await producer.stop()

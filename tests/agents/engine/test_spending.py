@@ -101,3 +101,16 @@ async def test_a_successor_counts_the_receipt_and_every_call_since_once(broker: 
     await produce(broker.bootstrap, receipts, [(receipt_key(source), receipt(source, 10, {f"bank/{DAY}": 700}))], partition=0)
     assert await taken(broker, source, receipts, calls) == 700 + 300 + 30
     assert await taken(broker, source, receipts, calls, "2025-10-10") == 0
+
+
+async def test_a_call_is_counted_though_the_clock_of_its_record_is_behind(broker: LocalBroker, topic: Callable[..., str]) -> None:
+    """A broker's clock may say that it was written before the receipt: what the call says of its end is what counts."""
+    source = TopicPartition(topic("source"), 0)
+    receipts, calls = topic("receipts"), topic("calls")
+    for name in (receipts, calls):
+        await create_topic(broker.bootstrap, name, 2, retention_ms="-1")
+    await produce(broker.bootstrap, receipts, [(receipt_key(source), receipt(source, 10, {f"bank/{DAY}": 700}))], partition=0)
+    for name, seconds in (("before", 9), ("since", 11)):
+        behind = NOON_MS + (seconds - 30) * 1000
+        await produce(broker.bootstrap, calls, [(b"w", call(name, seconds, 400))], partition=0, timestamp_ms=behind)
+    assert await taken(broker, source, receipts, calls) == 700 + 300
