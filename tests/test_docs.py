@@ -19,16 +19,17 @@ EXECUTED = [path for path in documents() if BLOCK.search(path.read_text("utf-8")
 
 @pytest.mark.parametrize("document", EXECUTED, ids=lambda path: path.stem)
 def test_every_code_block_of_a_document_runs(document: Path, tmp_path: Path) -> None:
-    """In the order of the page: a block that names a file becomes that agent file, other Python and shell blocks run."""
+    """In the order of the page: a block that names a file becomes that agent file, or its end; other blocks run."""
     blocks = BLOCK.findall(document.read_text("utf-8"))
     folder = tmp_path / "agents"
     folder.mkdir()
     scripts = Path(sys.executable).parent
     environment = os.environ | {"HEADRACE_AGENTS_PATH": str(folder), "PATH": f"{scripts}:{os.environ['PATH']}"}
     for language, code in blocks:
-        named = re.match(r"# file: (\S+)\n", code)
+        named = re.match(r"# file: ([^\s,]+)(, continued)?\n", code)
         if named is not None:
-            (folder / named[1]).write_text(code, "utf-8")
+            with (folder / named[1]).open("a" if named[2] else "w", encoding="utf-8") as file:
+                file.write(code)
             continue
         command = [sys.executable, "-W", "error", "-c", code] if language == "python" else ["sh", "-euc", code]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

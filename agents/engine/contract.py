@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with an agent without running it. `headrace agents check` and the contract tests ask here."""
+"""What is wrong with an agent and can be found without a stream. `headrace agents check` and the contract tests ask here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from agents.engine.duration import millis
+from agents.engine.fallback import unfit
 from agents.engine.leaves import Leaf, leaves
 from agents.engine.shape import misfits
 from agents.engine.spec import DecisionAgent, Example
@@ -44,7 +45,7 @@ def check(agent: Agent) -> list[str]:
         return found  # what is asked below would stumble over them
     for part in (_names, _outcomes, _topics, _durations, _batch, _protected, _features, _answers, _catalogue, _examples):
         found += part(agent)
-    return found
+    return found or unfit(agent)  # an example that does not fit can not be asked about
 
 
 def limits(agent: Agent) -> list[str]:

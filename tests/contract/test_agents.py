@@ -22,7 +22,9 @@ from models.chat.dialect import Dialect
 from models.chat.prompt import PromptBuilder
 from models.contract import Answer, Ask, Question, Status
 from models.sandbox.rules import RULES as SANDBOX_RULES
-from models.scorers.instant import NoModel
+from models.scorers.instant import InstantScorer, NoModel
+from models.scorers.python_model import PythonScorer
+from models.scorers.scorecard import Scorecard, Values
 from schemas.decision import Decision
 from schemas.errors import AgentError
 from schemas.marks import Identifier, Protected, Untrusted, marks
@@ -330,6 +332,75 @@ BROKEN: Mapping[str, tuple[Agent, str]] = {
 def test_a_broken_agent_is_told_what_is_wrong(agent: Agent, problem: str) -> None:
     """Each way to break the contract is named in a sentence."""
     assert any(problem in found for found in check(agent)), check(agent)
+
+
+class Other(BaseModel):
+    """An answer that is not that of the agent."""
+
+    sufficient: bool
+    risk: int = Field(ge=0, le=100)
+
+
+def _sound(features: Any) -> Any:
+    """What the agent's own card answers."""
+    card = cast("Any", MACHINE.fallback)
+    return card.answer(card.tally(features), features)
+
+
+def _risky(features: Any) -> Any:
+    """The same, past its bounds."""
+    return _sound(features).model_copy(update={"risk": 101})
+
+
+def _each(batch: Sequence[Any]) -> list[Any]:
+    """What the card answers to a batch."""
+    return [_sound(features) for features in batch]
+
+
+def _picky(context: Any, features: Any, answer: Answer[Any]) -> Verdict:
+    """Decides by what a model says, and knows no other tier."""
+    if answer.tier != "model":
+        raise KeyError(answer.tier)
+    return MACHINE.decide(context, features, answer)
+
+
+UNFIT: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "another answer": (
+        {"fallback": InstantScorer(lambda f: Other(sufficient=True, risk=1), name="rules", tier="scorecard")},
+        "it answers Other and has to answer QualityAnswer, which decide reads",
+    ),
+    "no answer": ({"fallback": InstantScorer(lambda f: f.no_such, name="rules")}, "it gives no answer (invalid): rules failed"),
+    "a card over others": (
+        {"fallback": Scorecard("rules", MACHINE.answers, (Values("no_such", {}),), lambda tally, f: None)},
+        "no answer (invalid): scorecard rules: AttributeError",
+    ),
+    "not in bounds": ({"fallback": InstantScorer(_risky, name="rules")},
+                      "its answer is not valid: QualityAnswer.risk: Input should be less than or equal to 100"),
+    "decide raises": ({"decide": _picky, "fallback": InstantScorer(_sound, name="rules")},
+                      "decide can not go by its answer: it became a dead letter: KeyError"),
+    "decide returns": (
+        {"decide": lambda c, f, a: None, "fallback": PythonScorer(_each, answer=MACHINE.answers, name="rules")},
+        "decide can not go by its answer: decide returned None, it has to return Verdict",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "why"), UNFIT.values(), ids=UNFIT.keys())
+def test_a_fallback_that_does_not_fit_is_told_with_the_example(changes: Mapping[str, Any], why: str) -> None:
+    """It is tried on the golden examples, so that an outage is not the first to find out; one reason is told once."""
+    titles = [example.title for example in asking(MACHINE)]
+    (problem,) = check(replace(MACHINE, **changes))
+    assert problem.startswith(f"fallback 'rules', example {titles[0]!r} and {len(titles) - 1} more: ")
+    assert why in problem
+
+
+async def test_a_fallback_is_tried_wherever_the_check_is_asked_for_and_stays_open() -> None:
+    """In a running loop too; a fallback that may need a network is not asked."""
+    scorer = PythonScorer(_each, answer=MACHINE.answers)
+    agent = replace(MACHINE, fallback=scorer)
+    assert check(agent) == check(agent) == []
+    assert check(replace(MACHINE, fallback=NoModel())) == []
+    await scorer.close()
 
 
 def test_an_identifier_is_no_free_text_and_may_be_a_member_of_a_list() -> None:
