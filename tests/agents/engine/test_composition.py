@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from agents.engine.inference import Inference
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import Batch
-from agents.settings import Settings
+from agents.settings import ModelPrice, Settings
 from models.chat.hedge import LEAST_EVIDENCE
 from models.contract import Ask, Paced, Question, Scorer
 from models.sandbox.rules import RULES
@@ -118,6 +119,18 @@ async def test_no_tenant_is_given_what_another_was_answered(tmp_path: Path) -> N
             found.append(answer.cache)
         assert server.meter.requests == 3
     assert found == [None, None, None, "hit", "hit"]
+
+
+async def test_no_place_is_given_what_another_was_asked(tmp_path: Path) -> None:
+    """Two servers may call different models by one name: what was kept from one is not the other's."""
+    async with Sandbox() as here, Sandbox() as there:
+        for server, kept in ((here, None), (there, None), (here, "hit")):
+            settings = Settings(model_base_url=server.base_url, data_dir=str(tmp_path), agents={AGENT.name: {"cache": "1h"}})
+            scorer = scorer_of(Inference(settings, [AGENT], ModelWatch()))
+            (answer,) = await scorer.score(orders(), soon(30))
+            await scorer.close()
+            assert (answer.status, answer.cache) == ("answered", kept)
+        assert (here.meter.requests, there.meter.requests) == (1, 1)
 
 
 # ---- hedges --------------------------------------------------------------------------------------------------------------
@@ -241,3 +254,43 @@ def test_records_wait_for_a_strong_model_that_is_full_and_not_for_one_that_is_ou
             return there
 
     assert run(goes_on()) == out
+
+
+@pytest.mark.parametrize("soft", [0.5, None], ids=["soft limit", "none"])
+async def test_where_the_strong_model_is_too_dear_the_cheap_answer_stands_if_there_is_a_soft_limit(soft: float | None) -> None:
+    """Whoever set one wants the tier to drop; without it nobody said that an uncertain answer may stand."""
+    async with Sandbox() as server:
+        settings = thrifty(server.base_url, budget_soft=soft)
+        settings = settings.model_copy(update={"model_price": ModelPrice(input=Decimal(900_000), output=Decimal(900_000))})
+        inference = Inference(settings, [AGENT], ModelWatch())
+        spent(inference, 0.0)
+        scorer = scorer_of(inference)
+        (answer,) = await scorer.score(orders(amount=UNCLEAR), soon(30))
+        await scorer.close()
+        assert server.meter.requests == 1
+    assert (answer.status, answer.model_requested) == (("answered", "cheap") if soft else ("budget", "strong"))
+
+
+def test_a_cheap_model_that_is_coming_back_is_not_waited_for() -> None:
+    """The strong one is asked behind it: while the cheap one is tried, and before, there is room."""
+
+    async def rooms() -> list[bool]:
+        async with Sandbox(SandboxConfig(schedule=("401", "hang"))) as cheap, Sandbox() as strong:
+            settings = Settings(
+                model_base_url=strong.base_url, model_name="strong", model_cheap={"base_url": cheap.base_url, "name": "cheap"},
+                agents={AGENT.name: {"cascade": {"field": "risk", "cheap": [40, 60], "sample": 0}}},
+            )  # fmt: skip
+            scorer = scorer_of(Inference(settings, [AGENT], ModelWatch()))
+            assert isinstance(scorer, Paced)
+            assert statuses(await scorer.score(orders(), soon(30))) == ["answered"], "by the strong one"
+            await asyncio.sleep(5)
+            probe = asyncio.ensure_future(scorer.score(orders(), soon(30)))
+            await asyncio.sleep(1)
+            found = [scorer.room(), statuses(await scorer.score(orders(), soon(5))) == ["answered"]]
+            assert not probe.done()
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
+            await scorer.close()
+            return found
+
+    assert run(rooms()) == [True, True]
