@@ -15,7 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import orjson
@@ -28,9 +28,10 @@ from models.contract import Answer, Ask, Question, Scorer
 from models.sandbox.server import Sandbox, SandboxConfig
 from schemas.dead_letter import DeadLetter
 from schemas.errors import ConfigError
+from schemas.marks import Untrusted
 from tests.support.front import Front
 from tests.support.kafka import create_topic, produce, read_all
-from tests.support.simple_agent import Scripted, Simple, order, simple_agent
+from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, Simple, order, simple_agent
 from topics import names
 from topics.dev_broker import LocalBroker, free_port
 from topics.spec import event_topic, out_topic
@@ -62,7 +63,8 @@ async def running(agents: Sequence[Simple], settings: Settings, said: list[str])
         assert not isinstance(agent.scorer, Ask)
         return agent.scorer
 
-    worker = Worker(agents, settings, say=said.append, scorer_for=own)
+    asks = any(isinstance(agent.scorer, Ask) for agent in agents)
+    worker = Worker(agents, settings, say=said.append, scorer_for=None if asks else own)
     task = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -148,6 +150,32 @@ async def test_what_is_published_is_what_the_schemas_say(broker: LocalBroker, tm
     assert any("asked-to-skip" in rules for rules in skips)
     assert f'headrace_dead_letters_total{{agent="{agent.name}",reason="invalid-utf8"}} 1.0' in metrics
     assert any(line.startswith("promise: ") for line in said)
+
+
+class Wish(OrderFeatures):
+    """With a text that is moderated."""
+
+    wish: Annotated[str, Untrusted(max=50)] = ""
+
+
+async def test_moderation_that_is_away_is_counted_without_a_model_too(broker: LocalBroker, tmp_path: Path) -> None:
+    """What the table of alarms goes by is there in the very case that it is for."""
+    agent = unique_agent(
+        Ask(OrderAnswer, "Judge."), features_model=Wish, features=lambda context: Wish(who="a", amount=1, wish="please")
+    )
+    port, away = free_port(), "http://127.0.0.1:9/v1"
+    settings = Settings(
+        kafka=broker.bootstrap, data_dir=str(tmp_path), session_timeout=6, metrics_port=port,
+        agents={agent.name: {"moderate": True}}, moderation={"base_url": away, "name": "omni"},
+    )  # fmt: skip
+    await with_topics(broker, settings, [agent])
+    await produce(broker.bootstrap, agent.reads.topic, [(r.key, r.value) for r in (order(f"k{n}") for n in range(5))])
+    async with running([agent], settings, []):
+        found = await decisions(broker, agent, 5)
+        metrics = await asyncio.to_thread(scrape, port)
+    assert {orjson.loads(record.value)["tier"] for record in found} == {"none"}
+    assert f'headrace_records_moderated_total{{agent="{agent.name}",result="unanswered"}} 5.0' in metrics
+    assert f'headrace_model_endpoint_shut{{agent="{agent.name}",endpoint="{away}",model="moderation"}}' in metrics
 
 
 async def test_a_record_whose_decision_does_not_fit_becomes_a_dead_letter(kafka: LocalBroker, tmp_path: Path) -> None:
