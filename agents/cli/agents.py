@@ -17,10 +17,11 @@ from pydantic import SecretStr
 
 from agents.cli.choice import check_overrides, chosen_agents, found_agents
 from agents.cli.lines import Line, Malformed, parse_lines
+from agents.cli.startable import check_settings
 from agents.engine.contract import check as problems_of
 from agents.engine.discover import Found, Problem
 from agents.engine.examples import differences
-from agents.engine.inference import Inference, checked
+from agents.engine.inference import Inference
 from agents.engine.joins import MemoryTable
 from agents.engine.model_watch import ModelWatch
 from agents.engine.spec import DecisionAgent
@@ -103,11 +104,15 @@ def _described(agent: Agent) -> dict[str, Any]:
 def check(names: Annotated[list[str] | None, typer.Argument(help="Agents to check; all when none is named.")] = None) -> None:
     """Hold agents against the contract and run their golden examples. Ends with status 1 where something is wrong.
 
-    Every problem is told with its file. Where agents are named, other files that are broken are warned of only.
+    Every problem is told with its file. Where agents are named, other files that are broken are warned of only. What is set
+    (HEADRACE_*) is checked as a worker of these agents does before it asks Kafka; a masking key need not be there.
     """
-    found = found_agents(Settings())
+    settings = Settings()
+    found = found_agents(settings)
     agents = chosen_agents(found, names) if names else found.agents
-    wrong = sum([_checked(found, agent) for agent in agents])
+    problems = [_checked(found, agent) for agent in agents]
+    sound = [agent for agent, count in zip(agents, problems, strict=True) if not count]
+    wrong = sum(problems) + _misset(found, sound, settings)
     if not names:
         for problem in found.problems:
             typer.echo(f"broken: {problem}")
@@ -124,22 +129,17 @@ def _checked(found: Found, agent: Agent) -> int:
     typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not problems else "not in order"))
     for problem in problems:
         typer.echo(f"  {found.paths[agent.name]}: {problem}")
-    misset = _misset(agent) if not problems else None
-    if misset is not None:
-        typer.echo(f"  {misset}")
-    return len(problems) + (misset is not None)
+    return len(problems)
 
 
-def _misset(agent: Agent) -> str | None:
-    """What HEADRACE_AGENTS says of the agent and can not work. A key that is not here is no mistake: none is needed to check."""
-    settings = Settings()
-    if agent.name not in settings.agents:
-        return None
+def _misset(found: Found, agents: Sequence[Agent], settings: Settings) -> bool:
+    """Whether a worker of the agents would not start with these settings; print why. A key that is not here is no mistake."""
     try:
-        checked(_with_key(settings), [tuned(agent, settings)])
+        check_settings(found, agents, _with_key(settings))
     except ConfigError as error:
-        return str(error)
-    return None
+        typer.echo(f"settings: not in order\n  {error}")
+        return True
+    return False
 
 
 def _differing(agent: Agent) -> list[str]:

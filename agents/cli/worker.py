@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from agents.cli.choice import check_overrides, chosen_agents, found_agents
+from agents.cli.choice import chosen_agents, found_agents
+from agents.cli.startable import check_settings
 from agents.engine.log_repeats import Repeats
 from agents.engine.process import Worker
 from agents.settings import Settings
@@ -32,7 +33,7 @@ def worker(
         handler.addFilter(Repeats())
     found = found_agents(settings)
     chosen = chosen_agents(found, agents)
-    check_overrides(found, settings)
+    check_settings(found, chosen, settings)
 
     async def main() -> int:
         return await Worker(chosen, settings, say=lambda line: typer.echo(line, err=True)).run()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,55 @@ def test_check_tells_what_the_settings_say_and_can_not_work(
     assert done.exit_code == 1
     assert "reading HEADRACE_AGENTS for credit-risk: " in done.output
     assert said in done.output
+
+
+SHARED = {"credit-risk": {"weight": 0.8}, "product-quality": {"weight": 0.8}}
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "said"),
+    [
+        (["credit-risk"], {"credit-rsk": {"cache": "6h"}}, "there is no agent credit-rsk"),
+        ([], {"credit-rsk": {"cache": "6h"}}, "there is no agent credit-rsk"),
+        ([], SHARED, "the weights (credit-risk 0.8, product-quality 0.8) are 1.6 in all"),
+        ([], {"credit-risk": {"budget": 5}}, "budget: the price of some-model at http://127.0.0.1:9/v1 is not known"),
+    ],
+)
+def test_check_refuses_what_a_worker_of_the_same_agents_refuses(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], given: dict[str, Any], said: str
+) -> None:
+    """A name that no agent has, parts of an account that are more than it, a budget without a price."""
+    monkeypatch.setenv("HEADRACE_MODEL_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("HEADRACE_MODEL_NAME", "some-model")
+    monkeypatch.setenv("HEADRACE_AGENTS", json.dumps(given))
+    done = CliRunner().invoke(app, ["check", *names])
+    assert done.exit_code == 1
+    assert "settings: not in order\n  reading HEADRACE_AGENTS" in done.output
+    assert said in done.output
+    assert "credit-risk: 14 examples, as they should be" in done.output
+
+
+def test_check_and_a_worker_refuse_settings_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask the same function; the worker asks it before it asks Kafka, which is not there."""
+    monkeypatch.setenv("HEADRACE_KAFKA", "127.0.0.1:9")
+    monkeypatch.setenv("HEADRACE_AGENTS", json.dumps(SHARED))
+    both = ["credit-risk", "product-quality"]
+    told = CliRunner().invoke(app, ["check", *both]).output.splitlines()[-1].strip()
+    worker = subprocess.run(
+        [sys.executable, "-m", "agents.cli.main", "worker", *both], capture_output=True, text=True, timeout=60
+    )
+    assert worker.returncode == 2
+    assert told.startswith("reading HEADRACE_AGENTS: the weights")
+    assert told in worker.stderr
+
+
+def test_check_accepts_what_a_worker_of_the_named_agent_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that are too much together are none of one agent alone; a variable that is no setting is warned of."""
+    monkeypatch.setenv("HEADRACE_AGENTS", json.dumps(SHARED))
+    monkeypatch.setenv("HEADRACE_MODEL_RMP", "60")
+    done = CliRunner().invoke(app, ["check", "credit-risk"])
+    assert done.exit_code == 0, done.output
+    assert "warning: HEADRACE_MODEL_RMP is no setting; did you mean HEADRACE_MODEL_RPM?" in done.stderr
 
 
 def test_try_refuses_settings_of_no_agent_and_says_what_the_sandbox_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
