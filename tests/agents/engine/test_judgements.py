@@ -47,6 +47,23 @@ def test_masked_features_are_kept_as_they_were_shown() -> None:
     assert found.features == {"who": "p-81f3", "amount": 5}
 
 
+class Noted(OrderAnswer):
+    """An answer with a text, in which a model may say again what it was shown."""
+
+    note: str
+
+
+def test_the_answer_about_a_masked_record_is_kept_as_it_was_said() -> None:
+    """Its real values are put back for the policy alone; in the audit, mask and fields of ours are what is left of it."""
+    answer = Answer(
+        "answered", Noted(risk=7, verdict="accept", note="Jane Doe pays"), shown={"who": "[NAME_1]"},
+        raw={"risk": 7, "verdict": "accept", "note": "[NAME_1] pays", "beside": 1},
+    )  # fmt: skip
+    found, _, _ = judged(answer)
+    assert found.answer == {"risk": 7, "verdict": "accept", "note": "[NAME_1] pays"}
+    assert "Jane" not in found.model_dump_json()
+
+
 @pytest.mark.parametrize(
     ("answer", "fallback", "tiers"),
     [
