@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from agents.engine.duration import millis
+from agents.engine.kept_answer import KeptAnswers
 from agents.engine.spec import Context, DecisionAgent, Joined, Reason, Verdict, WindowView
 from models.contract import Answer
 from schemas.audit import JUDGEMENT_SCHEMA
@@ -153,6 +154,7 @@ class Writer:
     def __init__(self, agent: Agent, site: Site, *, judgements: str | None, masked: Masked = unmasked) -> None:
         self._agent = agent
         self._masked = masked
+        self._answers = KeptAnswers(agent.answers, closed=masked is not unmasked)
         self._site = site
         self._judgements = judgements
         self._valid_ms = millis(agent.valid_for) if agent.valid_for else None
@@ -235,24 +237,14 @@ class Writer:
             "schema": JUDGEMENT_SCHEMA, "decision_id": origin.id, "call_id": answer.call_id if answer else None,
             "position": answer.position if answer else None,
             "features": kept,
-            "raw_answer": answer.raw if answer else None,
-            "answer": _said(answer) if answer else None,
+            "raw_answer": self._answers.raw(answer) if answer else None,
+            "answer": self._answers.value(answer) if answer else None,
             "rules": ruled.overrides, "proposed_outcome": ruled.proposed, "outcome": ruled.outcome,
             "cache": answer.cache if answer else None, "tiers": _path(tiers, answer),
             "status": answer.status if answer else None, "why": (answer.why or None) if answer else None,
             "endpoint": answer.endpoint if answer else None,
         }  # fmt: skip
         return Outbound(self._judgements, origin.id.encode(), dump(body), (), "audit")
-
-
-def _said(answer: Answer[Any]) -> dict[str, Any] | None:
-    """What validation made of an answer; of one about a masked record as it was said, masked: the audit keeps no more."""
-    value = answer.value
-    if not isinstance(value, BaseModel):
-        return None
-    if answer.shown is not None and answer.tier == "model" and isinstance(answer.raw, Mapping):
-        return {name: answer.raw[name] for name in type(value).model_fields if name in answer.raw}
-    return value.model_dump(mode="json")
 
 
 def _path(tiers: list[str], answer: Answer[Any] | None) -> list[str]:

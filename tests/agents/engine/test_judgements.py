@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
 
 from agents.engine.pipeline import Pipeline
-from agents.engine.verdicts import Site
+from agents.engine.verdicts import Masked, Site, unmasked
 from models.contract import Answer
 from schemas.audit import Judgement
 from tests.support.simple_agent import OrderAnswer, Scripted, order, simple_agent
@@ -16,10 +17,13 @@ from tests.support.simple_agent import OrderAnswer, Scripted, order, simple_agen
 ANSWERED: Answer[Any] = Answer("answered", OrderAnswer(risk=7, verdict="accept"), raw={"risk": "7"}, call_id="c1", position=3)
 
 
-def judged(answer: Answer[Any], *, fallback: bool = False, wish: str = "") -> tuple[Judgement, bytes | None, str]:
+def judged(
+    answer: Answer[Any], *, fallback: bool = False, wish: str = "", masked: Masked = unmasked
+) -> tuple[Judgement, bytes | None, str]:
     """The judgement, its key and the decision's id of one record that was answered so."""
     agent = simple_agent(Scripted())
-    pipeline = Pipeline(agent, Site(manifest="m"), dead_letters="dlq", judgements="j", joins=None, wall_ms=lambda: 1)
+    pipeline = Pipeline(agent, Site(manifest="m"), dead_letters="dlq", judgements="j", joins=None, wall_ms=lambda: 1,
+                        masked=masked)  # fmt: skip
     (item,) = pipeline.read(pipeline.new_state(0), order("a", 5, wish))
     item.joins = {}
     pipeline.prepare(item)
@@ -62,6 +66,27 @@ def test_the_answer_about_a_masked_record_is_kept_as_it_was_said() -> None:
     found, _, _ = judged(answer)
     assert found.answer == {"risk": 7, "verdict": "accept", "note": "[NAME_1] pays"}
     assert "Jane" not in found.model_dump_json()
+
+
+class Told(OrderAnswer):
+    """Numbers and a choice, and texts that a scorecard may have copied from what it saw."""
+
+    share: Decimal
+    notes: list[str]
+
+
+@pytest.mark.parametrize("tier", ["scorecard", "python"])
+def test_of_an_answer_that_saw_more_than_may_be_kept_no_text_is(tier: Any) -> None:
+    """Numbers and declared choices stay; of any other text that there was one. Where nothing is masked all of it is kept."""
+    said = Told(risk=7, verdict="accept", share=Decimal("0.25"), notes=["Jane Doe", "accept"])
+    raw = {"points": 7, "parts": {"late": 2.5}, "verdict": "accept", "why": ("Jane Doe",), "sure": True, "gone": None}
+    answer = Answer[Any]("answered", said, tier, raw=raw)
+    found, _, _ = judged(answer, masked=lambda features: {"who": "p-81f3"})
+    assert found.answer == {"risk": 7, "verdict": "accept", "share": "0.25", "notes": ["[TEXT]", "accept"]}
+    assert found.raw_answer == raw | {"why": ["[TEXT]"]}
+    assert "Jane" not in found.model_dump_json()
+    bare, _, _ = judged(answer)
+    assert (bare.answer, bare.raw_answer) == (said.model_dump(mode="json"), raw | {"why": ["Jane Doe"]})
 
 
 @pytest.mark.parametrize(
