@@ -52,8 +52,16 @@ def _model_name(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty; write the endpoint's address, such as http://127.0.0.1:8081/v1")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 """Such as "250ms", "5s", "10m", "6h", "30d"."""
+Address = Annotated[str, AfterValidator(_address)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
@@ -73,8 +81,8 @@ class FurtherModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str
-    name: str
+    base_url: Address
+    name: ModelName
     api_key: SecretStr | None = None
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
@@ -92,8 +100,8 @@ class ModerationEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str
-    name: str
+    base_url: Address
+    name: ModelName
     api_key: SecretStr | None = None
     rpm: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=64, ge=1, le=10_000)
@@ -212,7 +220,7 @@ class Settings(BaseSettings):
         "model is asked.",
     )
     model_api_key: SecretStr | None = Field(default=None, description="Its API key.")
-    model_name: Annotated[str, AfterValidator(_model_name)] = Field(default="gpt-5-mini", description="The model to ask for.")
+    model_name: ModelName = Field(default="gpt-5-mini", description="The model to ask for.")
     model_api: Literal["chat", "decisions"] = Field(
         default="chat",
         description="What it is asked by: `chat` completions, or questions answered in probabilities at OpenAI's `/decisions`.",
@@ -279,6 +287,9 @@ class Settings(BaseSettings):
         description="Seconds that a stop or a rebalance waits for calls in flight.",
     )
     rebalance_timeout: float | None = Field(
+        ge=1,
+        le=7200,
+        allow_inf_nan=False,
         default=None,
         description="Seconds that the group waits for a member that drains before it goes on without it. "
         "Unset: HEADRACE_DRAIN_TIMEOUT and 15 more.",

@@ -101,7 +101,8 @@ def models_of(settings: Settings) -> tuple[Model, ...]:
             if given:
                 raise ConfigError(f"reading HEADRACE_MODEL_{name}: there is no model beside it; set HEADRACE_MODEL_BASE_URL")
         return ()
-    first = FurtherModel(
+    # Settings hold what they accept already; an address that is none is told with their name for it, where it is opened.
+    first = FurtherModel.model_construct(
         base_url=settings.model_base_url, name=settings.model_name, api_key=settings.model_api_key, rpm=settings.model_rpm,
         tpm=settings.model_tpm, concurrency=settings.model_concurrency, price=settings.model_price, api=settings.model_api,
     )  # fmt: skip

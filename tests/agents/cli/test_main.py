@@ -112,6 +112,38 @@ def test_a_setting_inside_json_is_named_as_it_was_written(
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HEADRACE_MODEL_CHEAP", '{"base_url": "http://h/v1", "name": " "}', "HEADRACE_MODEL_CHEAP.name: Value error, it is"),
+        ("HEADRACE_MODEL_CHEAP", '{"base_url": "", "name": "m"}', "HEADRACE_MODEL_CHEAP.base_url: Value error, it is empty"),
+        ("HEADRACE_MODEL_FALLBACKS", '[{"base_url": "http://h/v1", "name": ""}]', "HEADRACE_MODEL_FALLBACKS.0.name: Value error"),
+        ("HEADRACE_MODEL_FALLBACKS", '[{"base_url": " ", "name": "m"}]', "HEADRACE_MODEL_FALLBACKS.0.base_url: Value error"),
+        ("HEADRACE_MODERATION", '{"base_url": "http://h/v1", "name": ""}', "HEADRACE_MODERATION.name: Value error, it is empty"),
+        ("HEADRACE_MODERATION", '{"base_url": "", "name": "m"}', "HEADRACE_MODERATION.base_url: Value error, it is empty"),
+        ("HEADRACE_REBALANCE_TIMEOUT", "-5", "HEADRACE_REBALANCE_TIMEOUT: Input should be greater than or equal to 1"),
+        ("HEADRACE_REBALANCE_TIMEOUT", "inf", "HEADRACE_REBALANCE_TIMEOUT: Input should be a finite number"),
+        ("HEADRACE_REBALANCE_TIMEOUT", "1e9", "HEADRACE_REBALANCE_TIMEOUT: Input should be less than or equal to 7200"),
+    ],
+)
+def test_a_value_that_no_worker_could_use_is_refused_with_the_field(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str, said: str
+) -> None:
+    """A model or a moderation endpoint without a name or an address, and a time that is none, whoever asks."""
+    monkeypatch.setenv(variable, value)
+    assert run(group(), ["agents", "list"]) == 2
+    assert f"reading {said}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_empty_address_of_the_model_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As any other that is no URL: by its setting's name, where it would be asked."""
+    monkeypatch.setenv("HEADRACE_MODEL_BASE_URL", "")
+    assert run(group(), ["agents", "check", "product-quality"]) == 1
+    assert "HEADRACE_MODEL_BASE_URL must be like https://host/v1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "raised",
     [
         "ConnectionResetError(104, 'reset')",
