@@ -3,12 +3,14 @@
     bool                              predicate: true from a probability of 0.5 on
     a number from 0 to 1              predicate: the probability is the value
     Literal, Enum                     choice; None among the values is the option "null"
-    a list of these                   a predicate for each option: those from 0.5 on, the most probable first, no more than fit
-    any other number with bounds      score over at most 11 levels: the mean of the levels, rounded for whole numbers
+    a list of these                   a predicate for each option: those from 0.5 on, the most probable first; no more than fit,
+                                      and no fewer than have to be, however improbable
+    any other number with bounds      score over at most 11 levels: the mean of the levels
 
-Pure. A field of another kind is left to its default, or is a ConfigError where it has none. What can not be a probability is
-never believed: one outside 0 to 1 or that is no number, several that do not add up to 1, options that are not all there, a
-choice that is none of ours, or clearly not the most probable.
+Pure. A number is rounded to what its field allows (models/chat/numeric.py). A field of another kind, or one that no value fits,
+is left to its default, or is a ConfigError where it has none. What can not be a probability is never believed: one outside 0 to 1
+or that is no number, several that do not add up to 1, options that are not all there, a choice that is none of ours, or clearly
+not the most probable.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import BaseModel
 
+from models.chat.numeric import ExactSchema, numbers_of
 from models.chat.strict_schema import strict_schema
 from schemas.errors import ConfigError
 
@@ -57,7 +60,7 @@ class Field:
 
 def fields_of(answer: type[BaseModel]) -> tuple[Field, ...]:
     """The fields that are asked about. Raises ConfigError for an answer type that can not be asked in probabilities."""
-    item = strict_schema(answer)["properties"]["answers"]["items"]["properties"]
+    item = strict_schema(answer, ExactSchema)["properties"]["answers"]["items"]["properties"]
     required = answer.model_json_schema(mode="validation", by_alias=True).get("required", ())
     found: list[Field] = []
     for name, schema in item.items():
@@ -69,8 +72,8 @@ def fields_of(answer: type[BaseModel]) -> tuple[Field, ...]:
         elif name in required:
             raise ConfigError(
                 f"building the questions for {answer.__name__}: its field {name} can not be asked in probabilities; make it a "
-                "Literal, a bool, a list of Literals or a number with both bounds, give it a default, or set HEADRACE_MODEL_API "
-                "to chat"
+                "Literal, a bool, a list of Literals or a number with both bounds, and see that some value keeps all its limits; "
+                "or give it a default, or set HEADRACE_MODEL_API to chat"
             )
     if not any(field.questions for field in found):
         raise ConfigError(f"building the questions for {answer.__name__}: none of its fields can be asked in probabilities; "
@@ -90,7 +93,7 @@ def _field(name: str, schema: Mapping[str, Any]) -> Field | None:
     one = kinds[0]
     if one["type"] == "boolean":
         return Field(name, (Asked("predicate", f"{name}: is it true?{said}"),), lambda told: probability(told[0]) >= _HALF)
-    return _list(name, one, said) if one["type"] == "array" else _number(name, one, said)
+    return _list(name, one, said) if one["type"] == "array" else _number(name, (schema, one), said)
 
 
 def _options(schema: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -142,66 +145,36 @@ def _list(name: str, schema: Mapping[str, Any], said: str) -> Field | None:
         return None
     quoted = (orjson.dumps(text).decode() for text in options)
     asked = tuple(Asked("predicate", f"{name}, option {text}: does it belong there?{said}") for text in quoted)
-    most = schema.get("maxItems", len(options))
+    least, most = schema.get("minItems", 0), min(schema.get("maxItems", len(options)), len(options))
+    if least > most:
+        return None
     values = list(options.values())
 
     def value(told: Sequence[Mapping[str, Any]]) -> Any:
         likely = [probability(one) for one in told]
-        order = sorted((place for place, p in enumerate(likely) if p >= _HALF), key=lambda place: -likely[place])
-        return [values[place] for place in order[:most]]
+        order = sorted(range(len(likely)), key=lambda place: -likely[place])
+        return [values[place] for place in order[: min(max(least, sum(p >= _HALF for p in likely)), most)]]
 
     return Field(name, asked, value)
 
 
-def _number(name: str, schema: Mapping[str, Any], said: str) -> Field | None:
-    whole = schema["type"] == "integer"
-    low, high = _bounds(schema, whole)
-    if low is None or high is None or not low <= high:
+def _number(name: str, schemas: Sequence[Mapping[str, Any]], said: str) -> Field | None:
+    numbers = numbers_of(*schemas)
+    if numbers is None:
         return None
-    step = schema.get("multipleOf")
-
-    def inside(mean: float) -> int | float:
-        if step:
-            # The nearest multiple that is inside the bounds.
-            times = min(max(round(mean / step), math.ceil(low / step)), math.floor(high / step))
-            return int(times * step) if whole else times * step
-        return min(max(round(mean), int(low)), int(high)) if whole else min(max(mean, low), high)
-
-    if not whole and schema.get("minimum", schema.get("exclusiveMinimum")) == 0 and schema.get(
-        "maximum", schema.get("exclusiveMaximum")
-    ) == 1:  # fmt: skip
+    if numbers.unit:
         asked = Asked("predicate", f"{name}: does it hold? Its probability is wanted.{said}")
-        return Field(name, (asked,), lambda told: inside(probability(told[0])))
-    levels = _levels(low, high, whole)
+        return Field(name, (asked,), lambda told: numbers.nearest(probability(told[0])))
+    levels = {f"{value}" if numbers.whole else f"{value:.12g}": value for value in numbers.evenly(MOST_LEVELS)}
     if len(levels) == 1:
-        return Field(name, (), lambda _: inside(low))
-    asked = Asked("score", f"{name}: how high is it, from {low:g} to {high:g}?{said}", tuple(levels))
+        return Field(name, (), lambda _: numbers.nearest(numbers.low))
+    asked = Asked("score", f"{name}: how high is it, from {numbers.low:g} to {numbers.high:g}?{said}", tuple(levels))
 
     def value(told: Sequence[Mapping[str, Any]]) -> Any:
         found = distribution(told[0], "label", asked.options)
-        return inside(math.fsum(p * levels[label] for label, p in found.items()) / math.fsum(found.values()))
+        return numbers.nearest(math.fsum(p * levels[label] for label, p in found.items()) / math.fsum(found.values()))
 
     return Field(name, (asked,), value)
-
-
-def _bounds(schema: Mapping[str, Any], whole: bool) -> tuple[float | None, float | None]:
-    """The least and the greatest value that may be."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    over, under = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if over is not None:
-        low = over + 1 if whole else math.nextafter(over, math.inf)
-    if under is not None:
-        high = under - 1 if whole else math.nextafter(under, -math.inf)
-    if low is None or high is None:
-        return None, None
-    return (math.ceil(low), math.floor(high)) if whole else (float(low), float(high))
-
-
-def _levels(low: float, high: float, whole: bool) -> dict[str, float]:
-    """Label -> value, evenly from `low` to `high`."""
-    steps = min(MOST_LEVELS - 1, int(high - low)) if whole else MOST_LEVELS - 1
-    values = [low + (high - low) * place / steps for place in range(steps + 1)] if steps else [low]
-    return {(f"{round(value)}" if whole else f"{value:.12g}"): (round(value) if whole else value) for value in values}
 
 
 def probability(told: Mapping[str, Any]) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from schemas.errors import ConfigError
 
@@ -18,13 +19,13 @@ def schema_name(answer: type[BaseModel]) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", answer.__name__)[:64]
 
 
-def strict_schema(answer: type[BaseModel]) -> dict[str, Any]:
+def strict_schema(answer: type[BaseModel], generator: type[GenerateJsonSchema] = GenerateJsonSchema) -> dict[str, Any]:
     """`{"answers": [{"id": ..., <fields of answer>}]}` as a strict JSON Schema, enums and ranges kept, references inlined.
 
     Raises ConfigError for an answer model that strict mode can not express: a field called `id`, a free-form mapping, a
     model that contains itself, or no fields at all.
     """
-    source = answer.model_json_schema(mode="validation", by_alias=True)
+    source = answer.model_json_schema(mode="validation", by_alias=True, schema_generator=generator)
     where = answer.__name__
     item = _strict(source, source.get("$defs", {}), (), where)
     fields: dict[str, Any] = item.get("properties", {})

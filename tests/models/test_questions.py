@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from agents.credit_risk import RiskAnswer
 from agents.product_quality import QualityAnswer
+from models.chat.align import align
 from models.chat.questions import MOST_LEVELS, Unbelievable, fields_of
 from schemas.errors import ConfigError
 
@@ -42,6 +43,17 @@ class Full(BaseModel):
     money: Decimal = Field(ge=-5, le=5)
     even: int = Field(ge=1, le=99, multiple_of=2)
     always: Literal["fixed"]
+    price: Decimal = Field(ge=0, le=1, decimal_places=2)
+    points: Decimal | None = Field(gt=0, le=100, max_digits=4, decimal_places=1)
+    digits: Decimal = Field(gt=-1, lt=1, max_digits=3)
+    odd: Annotated[Decimal | None, Field(ge=-3, le=7, multiple_of=0.3, decimal_places=1)]
+    fine: Decimal = Field(ge=0, le=1, decimal_places=25)
+    close: Decimal = Field(ge=Decimal("0.12345678901234567891"), le=2)
+    tenths: float = Field(ge=0, le=0.3, multiple_of=0.1)
+    checked: Annotated[int, AfterValidator(lambda value: value), Field(ge=5, lt=90, multiple_of=7)]
+    cents: Annotated[Decimal, Field(ge=0, le=9), AfterValidator(lambda value: value), Field(decimal_places=2)]
+    some: list[Literal["x", "y", "z"]] = Field(min_length=2, max_length=2)
+    members: frozenset[Literal["x", "y"]] = Field(min_length=1)
     text: str = "nothing said"
     unbounded: int = 7
 
@@ -79,6 +91,84 @@ def test_whatever_is_believed_makes_an_answer_of_the_type(said: Mapping[str, lis
     assert answer.sure == (said["sure"][0]["probability"] >= 0.5)
     assert answer.share == said["share"][0]["probability"]
     assert answer.colour.value == said["colour"][0]["choice"]
+
+
+def answered(kind: Any, **rows: float) -> Any:
+    """What a field of this kind is, made from these probabilities, after the check that every answer goes through."""
+    made: type[BaseModel] = create_model("Made", it=(kind, ...))
+    (field,) = fields_of(made)
+    (one, *_) = field.questions
+    said: list[dict[str, Any]] = [{"probability": p} for p in rows.values()]
+    if one.kind == "score":
+        # Between the lowest and the highest level, as far as is said.
+        told = dict.fromkeys(one.options, 0.0) | {one.options[0]: 1 - rows["p"], one.options[-1]: rows["p"]}
+        said = [{"probabilities": [{"label": label, "probability": p} for label, p in told.items()]}]
+    (item,) = align(orjson.dumps({"answers": [{"id": "a", "it": field.value(said)}]}).decode(), ["a"], made).items
+    assert item.value is not None, item.why
+    return item.value.it  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("kind", "likely", "value"), [
+    (Annotated[Decimal, Field(ge=0, le=1, decimal_places=2)], 0.8731, "0.87"),
+    (Annotated[Decimal, Field(ge=0, le=1, decimal_places=0)], 0.8731, "1"),
+    (Annotated[Decimal, Field(gt=0, lt=1, decimal_places=2)], 1.0, "0.99"),
+    (Annotated[Decimal, Field(ge=0, le=1, max_digits=3)], 0.8731, "0.87"),
+    (Annotated[Decimal, Field(ge=0, lt=100, max_digits=4)], 0.123456, "12.34"),
+    (Annotated[Decimal, Field(ge=0, le=100, max_digits=4, decimal_places=2)], 1.0, "99.99"),
+    (Annotated[Decimal, Field(ge=0, le=5, multiple_of=0.25, decimal_places=1)], 0.33, "1.5"),
+    (Annotated[Decimal, Field(ge=0, le=2**60, decimal_places=20)], 0.3, None),
+    (Annotated[float, Field(ge=0, le=0.3, multiple_of=0.1)], 1.0, "0.3"),
+    (Annotated[int, Field(ge=5, le=90, multiple_of=7)], 1.0, "84"),
+])  # fmt: skip
+def test_a_number_is_rounded_to_what_its_field_allows(kind: Any, likely: float, value: str | None) -> None:
+    """Decimal places, digits and multiples, within the bounds, as an answer that passes the check."""
+    assert value is None or str(answered(kind, p=likely)) in (value, f"{value}.0")
+    assert answered(kind, p=1 / 3) is not None
+
+
+def test_a_list_has_as_many_members_as_it_has_to_have() -> None:
+    """The most probable ones, also where none is probable, and no more than it may have."""
+    some, several = Annotated[list[Literal["a", "b", "c"]], Field(min_length=1)], list[Literal["a", "b", "c"]]
+    assert answered(some, a=0.1, b=0.3, c=0.2) == ["b"]
+    assert answered(some, a=0.6, b=0.3, c=0.7) == ["c", "a"]
+    assert answered(Annotated[several, Field(min_length=2, max_length=2)], a=0.6, b=0.8, c=0.7) == ["b", "c"]
+    assert answered(several, a=0.1, b=0.3, c=0.2) == []
+
+
+@pytest.mark.parametrize("kind", [
+    Annotated[list[Literal["a", "b"]], Field(min_length=3)],
+    Annotated[list[Literal["a", "b"]], Field(min_length=2, max_length=1)],
+    Annotated[int, Field(ge=1, le=6, multiple_of=7)],
+    Annotated[Decimal, Field(gt=0, lt=Decimal("0.01"), decimal_places=2)],
+    Annotated[Decimal, Field(ge=10, le=99, max_digits=1)],
+    Annotated[float, Field(gt=1, lt=1)],
+    Annotated[float, Field(ge=0, le=math.inf)],
+])  # fmt: skip
+def test_a_field_that_no_value_fits_is_refused_at_the_start(kind: Any) -> None:
+    """By its name, and not at every record; with a default it keeps that."""
+    odd: type[BaseModel] = create_model("Odd", sure=(bool, ...), rest=(kind, ...))
+    with pytest.raises(ConfigError, match=r"Odd: its field rest can not be asked.*some value keeps all its limits"):
+        fields_of(odd)
+    assert [field.name for field in fields_of(create_model("Odd", sure=(bool, ...), rest=(kind, None)))] == ["sure"]
+
+
+BOUNDS = st.decimals(-1000, 1000, places=3)
+
+
+@given(st.data())
+def test_a_decimal_that_is_accepted_can_be_answered_whatever_is_said(data: st.DataObject) -> None:
+    """Any bounds, places, digits and multiple: refused at the start, or every probability makes an answer that is valid."""
+    low, high = sorted((data.draw(BOUNDS), data.draw(BOUNDS)))
+    limits: dict[str, Any] = {data.draw(st.sampled_from(["ge", "gt"])): low, data.draw(st.sampled_from(["le", "lt"])): high}
+    limits |= {"decimal_places": data.draw(st.none() | st.integers(0, 6)), "max_digits": data.draw(st.none() | st.integers(1, 8))}
+    limits["multiple_of"] = data.draw(st.none() | st.sampled_from([Decimal(text) for text in ("0.05", "0.3", "7", "1.25")]))
+    kind: Any = Annotated[Decimal, Field(**{name: limit for name, limit in limits.items() if limit is not None})]
+    try:
+        fields = fields_of(create_model("Made", it=(kind, ...)))
+    except ConfigError:
+        return
+    if fields[0].questions:
+        answered(kind, p=data.draw(probabilities))
 
 
 @given(st.sampled_from(sorted(FIELDS)), st.data())
