@@ -23,7 +23,7 @@ from models.chat.completion import Beside, Completion, name_in
 from models.chat.dialect import Dialect, adapt
 from models.chat.endpoint import DECISIONS
 from models.chat.images import Shown, declared
-from models.chat.prompt import DATA_ONLY, PICTURED, Request, data, mint, written
+from models.chat.prompt import DATA_ONLY, PICTURED, Request, check_extra, data, mint, written
 from models.chat.questions import Asked, Field, Unbelievable, fields_of
 from models.contract import Ask, Question
 from schemas.audit import Tokens
@@ -32,7 +32,6 @@ from schemas.errors import ConfigError, ModelProtocolError, ModelUnavailable
 A = TypeVar("A", bound=BaseModel)
 
 MOST_QUESTIONS: Final = 400
-_OURS = ("model", "input", "questions")
 _MOST_FOREIGN = 100
 _REPLY_BYTES, _OPTION_BYTES = 400, 400
 """What an answer, and an option in it, may have in a reply."""
@@ -46,9 +45,7 @@ class DecisionBuilder(Generic[A]):
 
     def __init__(self, ask: Ask[A], model: str) -> None:
         where = f"building the questions for {ask.answer.__name__}"
-        for name in _OURS:
-            if name in ask.extra:
-                raise ConfigError(f"{where}: extra may not set {name}, that is ours")
+        check_extra(ask)
         self._ask, self._model = ask, model
         self._fields = fields_of(ask.answer)
         self._asked = [asked for field in self._fields for asked in field.questions]

@@ -53,7 +53,7 @@ _ID = "000000"
 _QUOTES, _COMMA = 2, 1
 """Bytes around a record: it stands inside a JSON string, and beside others."""
 _LIMITS = ("max_tokens", "max_completion_tokens")
-_OURS = ("model", "messages", "response_format", "stream", "stream_options", "n")
+_OURS = ("model", "messages", "response_format", "stream", "stream_options", "n", "input", "questions")
 _TOOLS = (
     "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "web_search_options", "enable_search", "plugins",
 )  # fmt: skip
@@ -104,12 +104,7 @@ class PromptBuilder(Generic[A]):
     most_records: int | None = None
 
     def __init__(self, ask: Ask[A], model: str) -> None:
-        for name in _OURS:
-            if name in ask.extra:
-                raise ConfigError(f"building the prompt for {ask.answer.__name__}: extra may not set {name}, that is ours")
-        for name in _TOOLS:
-            if name in ask.extra:
-                raise ConfigError(f"building the prompt for {ask.answer.__name__}: extra may not set {name}, models get no tools")
+        check_extra(ask)
         self._ask = ask
         self._model = model
         self._schema = strict_schema(ask.answer)
@@ -190,6 +185,14 @@ class PromptBuilder(Generic[A]):
         messages = b',"messages":[' + orjson.dumps({"role": "system", "content": system}) + b',{"role":"user","content":'
         after = b"}]}" if limited else b'}],"' + dialect.limit.encode() + b'":'
         return orjson.dumps(head)[:-1] + messages, after
+
+
+def check_extra(ask: Ask[Any]) -> None:
+    """Raises ConfigError where `extra` would set what is ours, or give a model tools, whichever way the Ask is asked."""
+    for names, why in ((_OURS, "that is ours"), (_TOOLS, "models get no tools")):
+        for name in names:
+            if name in ask.extra:
+                raise ConfigError(f"building the prompt for {ask.answer.__name__}: extra may not set {name}, {why}")
 
 
 def shown(features: BaseModel) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from models.chat.chat import ChatScorer
 from models.chat.decisions import MOST_QUESTIONS, DecisionBuilder
 from models.chat.dialect import Dialect
 from models.chat.probe import probe_model
+from models.chat.prompt import PromptBuilder
 from models.contract import Answer, Ask, Question
 from models.sandbox.decisions import decided, decision, read_wanted
 from models.sandbox.server import Sandbox, SandboxConfig
@@ -252,8 +253,17 @@ class Long(BaseModel):
 
 
 def test_an_ask_that_can_not_be_asked_so_is_refused_at_the_start() -> None:
-    """Too many questions for one record, or parameters that are ours."""
+    """Too many questions for one record."""
     with pytest.raises(ConfigError, match="401 questions, 400 is the most"):
         DecisionBuilder(Ask(Long, "p"), "m")
-    with pytest.raises(ConfigError, match="extra may not set questions"):
-        DecisionBuilder(Ask(Judged, "p", extra={"questions": []}), "m")
+
+
+@pytest.mark.parametrize("builder", [DecisionBuilder, PromptBuilder])
+@pytest.mark.parametrize(("name", "why"), [
+    *((name, "that is ours") for name in ("model", "input", "questions", "messages", "response_format", "stream", "n")),
+    *((name, "models get no tools") for name in ("tools", "tool_choice", "functions", "web_search_options", "plugins")),
+])  # fmt: skip
+def test_extra_sets_nothing_of_ours_and_no_tools_however_it_is_asked(builder: Any, name: str, why: str) -> None:
+    """Refused at the start by name, for chat completions and decisions alike: an Ask may go to both."""
+    with pytest.raises(ConfigError, match=f"Judged: extra may not set {name}, {why}"):
+        builder(Ask(Judged, "p", extra={name: [{"type": "web_search"}]}), "m")
