@@ -29,15 +29,23 @@ class _Plain(dict[int, str]):
         return chr(code - 0xFEE0) if 0xFF01 <= code <= 0xFF5E else sign
 
 
-class _Folded(_Plain):
-    """The same, small letters for capitals, marks after their letter, one kind of hyphen and apostrophe, nothing for what is not
-    drawn. It may be several characters for one, or none.
+class _Drawn(_Plain):
+    """The same, and nothing for what is not drawn: soft hyphens, signs of no width, marks of direction."""
+
+    def _of(self, code: int) -> str:
+        return "" if unicodedata.category(chr(code)) == "Cf" else super()._of(code)
+
+
+class _Folded(_Drawn):
+    """The same, small letters for capitals, marks after their letter, one kind of hyphen and apostrophe.
+
+    It may be several characters for one, or none.
     """
 
     def _of(self, code: int) -> str:
-        if unicodedata.category(chr(code)) == "Cf":
-            return ""
         plain = super()._of(code)
+        if not plain:
+            return ""
         if plain in _HYPHENS:
             return "-"
         if plain in _APOSTROPHES:
@@ -47,12 +55,23 @@ class _Folded(_Plain):
 
 
 _PLAIN: Final = _Plain()
+_DRAWN: Final = _Drawn()
 _FOLDED: Final = _Folded()
 
 
 def plain(text: str) -> str:
     """`text` with digits, spaces and dashes of every script, and full-width forms, as in ASCII."""
     return text if text.isascii() else text.translate(_PLAIN)
+
+
+def drawn(text: str) -> str:
+    """The same without the signs that are not drawn (Unicode's category Cf); shorter than `text` if there are any."""
+    return text if text.isascii() else text.translate(_DRAWN)
+
+
+def drawn_places(text: str) -> list[int]:
+    """For each character of `drawn(text)` the place in `text` that it is from."""
+    return [at for at, sign in enumerate(text) if _DRAWN[ord(sign)]]
 
 
 def folded(text: str) -> str:

@@ -14,7 +14,7 @@ from models.masking.detect_numbers import COUNTRIES as ID_COUNTRIES
 from models.masking.detect_numbers import NationalIds, cards, ibans
 from models.masking.detect_phones import COUNTRIES as PHONE_COUNTRIES
 from models.masking.detect_phones import Phones
-from models.masking.plain import plain
+from models.masking.plain import drawn, drawn_places, plain
 from schemas.errors import ConfigError
 
 KINDS: Final = ("EMAIL", "PHONE", "IBAN", "CARD", "NATIONAL_ID", "IP", "CREDENTIALS", "SECRET", "CUT", "LITERAL")
@@ -61,16 +61,26 @@ class Scrubber:
         """What is found, in order, without overlaps. `cut` says that the text went on, but was cut; `forged` is what else looks
         like ours.
         """
-        text = plain(text)
         patterns = [pattern for pattern in (_FORGED, forged) if pattern is not None]
-        found = [Found(*match.span(), "LITERAL") for pattern in patterns for match in pattern.finditer(text)]
+        seen = drawn(text)
+        found = self._found(seen, [], patterns, cut=cut)
+        if len(seen) < len(text):
+            # What is not drawn may stand in the middle of a value, or be all that parts one from the next: both are looked for.
+            where = drawn_places(text)
+            found = [Found(where[start], where[end - 1] + 1, kind) for start, end, kind in found]
+            found = self._found(plain(text), found, patterns, cut=cut)
+        return _joined(found) if len(found) > 1 else found
+
+    def _found(self, text: str, before: list[Found], patterns: list[re.Pattern[str]], *, cut: bool) -> list[Found]:
+        """What was found in it before, and what is found now."""
+        found = [*before, *(Found(*match.span(), "LITERAL") for pattern in patterns for match in pattern.finditer(text))]
         for kind, detector in self._detectors:
             found += [Found(start, end, kind) for start, end in detector(text)]
         # Phones last, and not in what is something else already: nothing looks as much like other numbers as they do.
         found += [Found(start, end, "PHONE") for start, end in self._phones(_without(text, found))]
         if cut and (start := _tail(text)) is not None:
             found.append(Found(start, len(text), "CUT"))
-        return _joined(found) if len(found) > 1 else found
+        return found
 
 
 def _tail(text: str) -> int | None:

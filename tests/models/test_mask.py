@@ -277,12 +277,23 @@ def test_a_text_that_forges_a_pseudonym_of_its_own_record_is_masked_all_the_same
     assert masked.put_back(Said(quote="[LITERAL_1]")) == Said(quote=forged)
 
 
+def test_what_signs_that_are_not_drawn_would_hide_is_masked_whole_and_comes_back() -> None:
+    """As copied from a page with soft hyphens; nothing of it is shown, not even its signs."""
+    card, iban = "4111\u00ad1111\u00ad1111\u00ad1111", "DE89\u00ad3704\u00ad0044\u00ad0532\u00ad0130\u00ad00"
+    note = f"card {card}, iban {iban}, mail jane.doe@ba\u00adnk.com, [EMAIL\u200b_1]"
+    masked = MASK.mask(Case(customer="C-4711", note=note))
+    assert masked.shown["note"] == "card [CARD_1], iban [IBAN_1], mail [EMAIL_1], [LITERAL_1]"
+    assert masked.put_back(Said(quote="[EMAIL_1], [CARD_1]")).quote == f"jane.doe@ba\u00adnk.com, {card}"
+    assert masked.table.put_back(masked.shown["note"]) == note
+
+
 PIECES = st.sampled_from([
     "jane@x.example", "a@b.example", "xa@b.example", "+49 30 901820", "0171 1234567", "DE89370400440532013000",
     "4111 1111 1111 1111", "10.0.0.1", "10.0.0.10", "::1", "https://u:p@h.example", "https://[EMAIL_1]:x@h.example",
     "password: 1234567", "EMAIL_1", "1]", "[EMAIL_1]", "[EMAIL_10]", "[LITERAL_1]", "[CARD_1]", "customer-", "x-", "C-4711",
     "4711", OURS.of("customer", "C-4711"), OURS.of("account", 4711), OURS.of("customer", "C-4711")[-16:],
-    "sk-proj-abcdefghijklmnopqrstuvwx", "[", "]", " ", ", ", "é", "\n",
+    "sk-proj-abcdefghijklmnopqrstuvwx", "4111\u00ad1111\u00ad1111\u00ad1111", "bo\u200bb@x.exam\u00adple",
+    "DE89\u2060 3704 0044 0532 0130 00", "[EMAIL\u200b_2]", "0171 12345\u00ad67", "[", "]", " ", ", ", "é", "\n",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
 CASES = st.builds(

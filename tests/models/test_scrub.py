@@ -53,6 +53,32 @@ def test_each_kind_is_found_as_people_write_it(kind: str, value: str, around: st
         assert text[place.start : place.end] == value
 
 
+UNDRAWN = ("\u00ad", "\u200b", "\u2060", "\u200e", "\ufeff", "\U000e0041")
+
+
+@given(st.sampled_from(FOUND), st.data())
+def test_signs_that_are_not_drawn_hide_nothing(known: tuple[str, str], data: st.DataObject) -> None:
+    """Soft hyphens, signs of no width, word joiners, anywhere in a value: it is found whole, with them."""
+    kind, value = known
+    gaps = data.draw(st.lists(st.sampled_from(UNDRAWN) | st.just(""), min_size=len(value) - 1, max_size=len(value) - 1))
+    spelled = "".join(sign + gap for sign, gap in zip(value, [*gaps, ""], strict=True))
+    text = f"see https://{spelled}@db.invalid/x" if kind == "CREDENTIALS" else f"see {spelled}, thanks"
+    (found,) = SCRUBBER.find(text)
+    assert found.kind == kind
+    assert spelled in text[found.start : found.end] if kind == "CREDENTIALS" else spelled == text[found.start : found.end]
+
+
+@pytest.mark.parametrize("sign", UNDRAWN)
+def test_what_only_such_a_sign_parts_is_found_as_well(sign: str) -> None:
+    """Two numbers that would be none together, and a number that would be the end of a word."""
+    two, word = f"4111111111111111{sign}5555555555554444", f"Tel{sign}0171 1234567 or +49{sign} 30 901820"
+    assert [two[each.start : each.end] for each in DEFAULT.find(two)] == two.split(sign)
+    assert [word[each.start : each.end] for each in DEFAULT.find(word)] == ["0171 1234567", f"+49{sign} 30 901820"]
+    for cut in (f"write to jane.mil{sign}ler@exam", f"write to jane.miller@exam{sign}"):
+        (found,) = DEFAULT.find(cut, cut=True)
+        assert (found.kind, found.start) == ("CUT", 9)
+
+
 @pytest.mark.parametrize(
     ("text", "secret"),
     [("password: hunter22", "hunter22"), ("Mein Passwort ist: Sommer2024!", "Sommer2024!"), ("api_key='abc123def'", "abc123def"),
@@ -146,7 +172,7 @@ def test_the_end_of_a_text_that_was_cut_is_taken_for_what_it_may_have_been(text:
     assert DEFAULT.find(text) == []
 
 
-@given(st.text(st.sampled_from("a1 4:@.-/+([]_EMAILDé\u00a0\n"), max_size=80) | st.text(max_size=80))
+@given(st.text(st.sampled_from("a1 4:@.-/+([]_EMAILDé\u00a0\n\u00ad\u200b"), max_size=80) | st.text(max_size=80))
 def test_what_is_found_is_in_the_text_in_order_and_apart(text: str) -> None:
     """Any text: places that are inside of it, not empty, and do not overlap."""
     end = 0
@@ -161,7 +187,8 @@ def test_what_is_found_is_in_the_text_in_order_and_apart(text: str) -> None:
     ["12 ", "0171 1234567 ", "1", "((", "+1-", "AA11 ", "a", "a@", "a.a@", "a://", "a:b@", "::", "password:", "eyJ",
      "eyJaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "sk-a-", "1.1.", "123456789 ", "4111 ", "a-", "A1a/", "[EMAIL_1",
      "[ EMAIL", "0 ", "é", "\u00a0", "我", "@a.bc", '"@a.bc', "a%40b.cd", "password is ", 'pw "', "-eyJ", "a://b:", "a://b:/",
-     "DE1 1 ", "DE89370400440532013000", "12.34.", "4\n", "a@b.cd "],
+     "DE1 1 ", "DE89370400440532013000", "12.34.", "4\n", "a@b.cd ",
+     "1\u00ad", "\u200b", "a@\u00adb.cd "],
 )  # fmt: skip
 def test_no_text_stops_the_event_loop(piece: str) -> None:
     """A long text made to be searched badly takes at most a second of CPU, where a bad pattern would take minutes."""
