@@ -46,7 +46,11 @@ _RULES: Final = {
         r"|\]\s{0,3}\}\s{0,3}\]|```"
     ),
 }
-"""For texts in lower case. Of the languages that a text may speak to a model in, English and German are known."""
+"""For texts in lower case, in which one blank stands for any run of white space.
+
+Of the languages that a text may speak to a model in, English and German are known."""
+_BY_LINE: Final = "role-marker"
+"""Looks at where lines begin, so it sees the ends of lines."""
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]{76,}[\r\n]{0,2}){2,}|[A-Za-z0-9+/_-]{160,}={0,2}")
 _BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS: Final = re.compile("[\U000e0000-\U000e007f]")
@@ -67,7 +71,7 @@ _ORDINARY: Final = re.compile(
 )
 """Where people's keyboards put them: in emoji and the flags of three countries, between letters of Arabic, Indian and South-East
 Asian scripts, beside letters that are written from the right."""
-_SPACES: Final = re.compile(r"[^\S\n]+")
+_SPACES: Final = re.compile(r"[^\S\n\r]+")
 
 
 def suspicion(texts: Iterable[str]) -> str | None:
@@ -91,9 +95,10 @@ def _hidden(text: str) -> str | None:
 
 
 def _said(text: str) -> str | None:
-    """What the text says, whatever its letters look like: full-width, styled, with invisible signs between."""
+    """What the text says, whatever its letters look like: full-width, styled, on several lines, with invisible signs between."""
     plain = text
     if not plain.isascii():
         plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", _FILLERS.sub(" ", plain)))
-    plain = _SPACES.sub(" ", plain).casefold()
-    return next((name for name, rule in _RULES.items() if rule.search(plain)), None)
+    lines = _SPACES.sub(" ", plain).casefold()
+    flat = " ".join(lines.split())
+    return next((name for name, rule in _RULES.items() if rule.search(lines if name == _BY_LINE else flat)), None)

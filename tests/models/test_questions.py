@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
@@ -155,6 +155,7 @@ def test_a_field_that_no_value_fits_is_refused_at_the_start(kind: Any) -> None:
 BOUNDS = st.decimals(-1000, 1000, places=3)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_decimal_that_is_accepted_can_be_answered_whatever_is_said(data: st.DataObject) -> None:
     """Any bounds, places, digits and multiple: refused at the start, or every probability makes an answer that is valid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.masking.scrub import COUNTRIES, KINDS, Scrubber
@@ -56,6 +56,7 @@ def test_each_kind_is_found_as_people_write_it(kind: str, value: str, around: st
 UNDRAWN = ("\u00ad", "\u200b", "\u2060", "\u200e", "\ufeff", "\U000e0041")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FOUND), st.data())
 def test_signs_that_are_not_drawn_hide_nothing(known: tuple[str, str], data: st.DataObject) -> None:
     """Soft hyphens, signs of no width, word joiners, anywhere in a value: it is found whole, with them."""
