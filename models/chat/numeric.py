@@ -19,6 +19,8 @@ from pydantic_core.core_schema import DecimalSchema
 _EXACT: Final = "exact"
 _LIMITS: Final = (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum"), ("lt", "exclusiveMaximum"),
                   ("multiple_of", "multipleOf"))  # fmt: skip
+_MOST: Final = 1e300
+"""What is beyond bounds nothing: no level between could be told."""
 _DIGITS: Final = ("decimal_places", "max_digits")
 
 
@@ -79,7 +81,7 @@ def numbers_of(*schemas: Mapping[str, Any]) -> Numbers | None:
 
     def said(*names: str) -> list[Fraction]:
         found = [schema[name] for schema in schemas for name in names if schema.get(name) is not None]
-        return [Fraction(str(value)) for value in found if math.isfinite(value)]
+        return [Fraction(str(value)) for value in found if abs(value) <= _MOST]
 
     floors, ceilings = said("minimum", "ge"), said("maximum", "le")
     over, under = said("exclusiveMinimum", "gt"), said("exclusiveMaximum", "lt")

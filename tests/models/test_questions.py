@@ -143,6 +143,7 @@ def test_a_list_has_as_many_members_as_it_has_to_have() -> None:
     Annotated[Decimal, Field(ge=10, le=99, max_digits=1)],
     Annotated[float, Field(gt=1, lt=1)],
     Annotated[float, Field(ge=0, le=math.inf)],
+    Annotated[int, Field(ge=0, le=10**400)],
 ])  # fmt: skip
 def test_a_field_that_no_value_fits_is_refused_at_the_start(kind: Any) -> None:
     """By its name, and not at every record; with a default it keeps that."""
