@@ -27,10 +27,10 @@ from agents.settings import Settings
 from models.contract import Answer, Ask, Question, Scorer
 from models.wrapper import Wrapper
 from schemas.marks import Untrusted
+from tests.support.partitions import ListedSlot, LonePartition
 from tests.support.simple_agent import OrderAnswer, OrderFeatures, order, simple_agent
 from tests.support.virtual_time import run
-from topics.handover import Finished, Slot, TopicPartition
-from topics.record import Raw
+from topics.handover import Finished, Slot
 
 SECONDS, RATE = 12, 40
 OUT, BACK = 2.0, 5.0
@@ -118,15 +118,11 @@ class Noted(Wrapper):
         return answers
 
 
-class Source:
-    """A partition that counts what is finished."""
-
-    tp = TopicPartition("orders", 0)
-    start = log_start = 0
-    topic_partitions = 1
-    dead = False
+class Source(LonePartition):
+    """Counts what is finished."""
 
     def __init__(self, wanted: int) -> None:
+        super().__init__()
         self._wanted = wanted
         self.done = asyncio.Event()
 
@@ -135,27 +131,6 @@ class Source:
         self._wanted -= 1
         if not self._wanted:
             self.done.set()
-
-    def is_done(self, slot: Slot, index: int) -> bool:
-        """None is."""
-        return False
-
-    def limit(self, topic: str) -> int:
-        """More than anything here has."""
-        return 1_000_000
-
-    async def read_back(self, count: int) -> AsyncIterator[Sequence[Raw]]:
-        """Nothing has to be."""
-        return
-        yield
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A slot."""
-
-    records: Sequence[Raw]
-    partition: Source
 
 
 class Wish(OrderFeatures):
@@ -205,7 +180,7 @@ async def _through(agent: Any, scorer: Scorer) -> None:
     source = Source(SECONDS * RATE)
     await engine.take(source)
     for number in range(SECONDS * RATE):
-        engine.offer(Listed([order(f"k{number}", offset=number)], source))
+        engine.offer(ListedSlot([order(f"k{number}", offset=number)], source))
         await asyncio.sleep(1 / RATE)
     await source.done.wait()
     await engine.close()

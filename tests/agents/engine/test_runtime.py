@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -28,6 +27,7 @@ from schemas.audit import Call
 from schemas.decision import Decision
 from schemas.errors import FatalError
 from schemas.event import Event
+from tests.support.partitions import ListedSlot, LonePartition
 from tests.support.simple_agent import OrderAnswer, OrderFeatures, Purchase, Scripted, order, simple_agent
 from topics.decode.result import Decoded
 from topics.handover import Finished, Slot, TopicPartition
@@ -42,15 +42,11 @@ async def outcomes(agent: Any, records: Sequence[Raw], scorer: Any, **more: Any)
 CUSTOMERS = change_topic("customers", Purchase, key=("who",))
 
 
-class Recording:
-    """A partition that writes down which subjects left, in order."""
-
-    tp = TopicPartition("orders", 0)
-    start = log_start = 0
-    topic_partitions = 1
-    dead = False
+class Recording(LonePartition):
+    """Writes down which subjects left, in order."""
 
     def __init__(self, left: list[tuple[int, str]]) -> None:
+        super().__init__()
         self.left = left
         self.finished = 0
 
@@ -61,27 +57,9 @@ class Recording:
                 body = orjson.loads(made.value or b"")
                 self.left.append((body["source"]["offset"], body["subject"]["id"]))
 
-    def is_done(self, slot: Slot, index: int) -> bool:
-        return False
-
-    def limit(self, topic: str) -> int:
-        return 1_000_000
-
-    async def read_back(self, count: int) -> AsyncIterator[Sequence[Raw]]:
-        return
-        yield
-
     async def done(self, wanted: int) -> None:
         while self.finished < wanted:  # noqa: ASYNC110 - the engine tells the partition, not us
             await asyncio.sleep(0.01)
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A slot."""
-
-    records: Sequence[Raw]
-    partition: Recording
 
 
 def engine_of(agent: Any, scorer: Any, *, decode: Any = None, failed: list[BaseException] | None = None) -> Engine:
@@ -304,7 +282,7 @@ async def test_parts_of_one_record_do_not_let_later_records_overtake(how: Order)
     engine = engine_of(agent, scorer, decode=unpack)
     await engine.take(partition)
     records = [Raw("orders", orjson.dumps(pack), offset=n, timestamp=1) for n, pack in enumerate(packs)]
-    engine.offer(Listed(records, partition))
+    engine.offer(ListedSlot(records, partition))
     async with asyncio.timeout(60):
         await partition.done(len(packs))
     await engine.close()
@@ -377,7 +355,7 @@ async def test_a_partition_lost_while_its_model_is_away_ends_nothing() -> None:
     scorer = Scripted(lambda f: Answer("unavailable"))
     engine = engine_of(simple_agent(scorer, on_no_answer="wait", batch=Batch(1, within="0ms")), scorer, failed=failed)
     await engine.take(partition)
-    engine.offer(Listed([order("a")], partition))
+    engine.offer(ListedSlot([order("a")], partition))
     while not scorer.batches:  # noqa: ASYNC110 - see above
         await asyncio.sleep(0)
     engine.lose(partition.tp)
@@ -500,7 +478,7 @@ async def test_questions_say_from_which_partition_their_records_came() -> None:
     partition.tp = TopicPartition("orders", 3)
     engine = engine_of(simple_agent(scorer), scorer)
     await engine.take(partition)
-    engine.offer(Listed([order("a"), order("b")], partition))
+    engine.offer(ListedSlot([order("a"), order("b")], partition))
     async with asyncio.timeout(60):
         await partition.done(2)
     await engine.close()
@@ -539,7 +517,7 @@ async def asked_of_a_sandbox(batch: Batch, records: list[Raw], **changes: Any) -
         partition = Recording([])
         engine = engine_of(agent, scorer)
         await engine.take(partition)
-        engine.offer(Listed(records, partition))
+        engine.offer(ListedSlot(records, partition))
         async with asyncio.timeout(60):
             await partition.done(len(records))
         await engine.close()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,7 +23,8 @@ from models.contract import Ask
 from tests.bench.inference.saturate import Tally, main
 from tests.bench.inference.work import PROMPT
 from tests.bench.shared import NOW_MS, Risk, lean_agent, record
-from topics.handover import Finished, Slot, TopicPartition
+from tests.support.partitions import ListedSlot, LonePartition
+from topics.handover import Finished, Slot
 from topics.record import Raw
 
 SOURCE = "bench.applications"
@@ -32,15 +32,11 @@ LONGEST = 300.0
 """Seconds after the last record within which all have to be decided."""
 
 
-class Source:
-    """A partition that nobody else can own. It keeps when each record came, and counts what became of it."""
-
-    tp = TopicPartition(SOURCE, 0)
-    start = log_start = 0
-    topic_partitions = 1
-    dead = False
+class Source(LonePartition):
+    """Keeps when each record came, and counts what became of it."""
 
     def __init__(self) -> None:
+        super().__init__(SOURCE)
         self.came = dict[int, float]()
         self.outcomes = Counter[str]()
         self.seconds: list[float] = []
@@ -59,27 +55,6 @@ class Source:
                 self.outcomes["dead letter"] += 1
         if not self.came:
             self.all_done.set()
-
-    def is_done(self, slot: Slot, index: int) -> bool:
-        """None is."""
-        return False
-
-    def limit(self, topic: str) -> int:
-        """More than anything here has."""
-        return 1_000_000
-
-    async def read_back(self, count: int) -> AsyncIterator[Sequence[Raw]]:
-        """The agent has no windows."""
-        return
-        yield
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A slot."""
-
-    records: Sequence[Raw]
-    partition: Source
 
 
 async def run(base_url: str, given: dict[str, Any]) -> Tally:
@@ -122,7 +97,7 @@ async def feed(engine: Engine, source: Source, given: dict[str, Any], bound: int
         while backlog and len(source.came) < bound:
             raw, at = backlog.popleft()
             source.came[raw.offset] = at
-            engine.offer(Listed([raw], source))
+            engine.offer(ListedSlot([raw], source))
         await asyncio.sleep(0.005)
     source.all_done.clear() if source.came else source.all_done.set()
     return number
