@@ -8,7 +8,9 @@ One call of `score` is one request in the ordinary case. Around it, inside the s
 - what is missing or invalid in an answer is asked again once; a reply that is of no use to any of several records (prose, broken
   JSON, no text) is asked again in halves, and these in halves while one of two is answered (models/chat/halving.py): an endpoint
   that never says anything of use gets 7 requests for a batch, two for one record. So is a batch that was refused without a reason
-  (400, 403), in 3 requests where that brings no answer;
+  (400, 422, 403), in 3 requests where that brings no answer;
+- what an error quotes of a record is no sign of what is wrong (models/chat/quotes.py), and what was asked differently in vain is
+  not asked so over and over (models/chat/ladder.py);
 - a batch whose reply was cut, that is longer than the context, or that was refused is halved until the halves are answered: one
   record's text can not take its neighbours' answers. One poison in n costs 2 log2(n) requests more. Where every record
   is refused, halving rests (models/chat/refusals.py). So is halved a batch of which most records came back without an answer and
@@ -37,9 +39,10 @@ from models.chat.decisions import DecisionBuilder
 from models.chat.dialect import Dialect
 from models.chat.ending import ending
 from models.chat.endpoint import most_bytes, refusal_of
-from models.chat.failures import Exhausted, Filtered, Unexplained, Unfit, error_body
+from models.chat.failures import LONGEST_TEXT, Exhausted, Filtered, Unexplained, Unfit, error_body
 from models.chat.halving import Group, halved, halved_in_doubt, parts
 from models.chat.hedging import QUIET_SECONDS, Hedging
+from models.chat.ladder import Ladder, Ladders
 from models.chat.line import Line
 from models.chat.prompt import PromptBuilder, Request, Unwritable, image_tokens_of, size_of
 from models.chat.refusals import Refusals
@@ -71,12 +74,13 @@ class _Round(Generic[A]):
     of one of them: what the others have meanwhile is provisional. "useless": nobody was answered, and it is not known whether
     one of them is at fault or the endpoint: in halves while that brings answers, one record alone once more. "suspect": refused
     without a reason, and so in halves too, but no further than once without an answer. "without": ask at once about those that
-    are of no partition in `short`; nothing was sent.
+    are of no partition in `short`; nothing was sent. `in_vain`: it was asked differently, and refused all the same.
     """
 
     answers: list[Answer[A]]
     then: Then = "done"
     short: frozenset[int] = frozenset()
+    in_vain: bool = False
 
     @property
     def answered(self) -> bool:
@@ -117,6 +121,7 @@ class ChatScorer(Generic[A]):
         self._agent, self._manifest, self._masking, self._on_call = agent, manifest, masking, on_call
         self._hedging = hedging
         self._refusals = Refusals()
+        self._ladders = Ladders()
         self._closed = False
         line.hold()
 
@@ -169,10 +174,12 @@ class ChatScorer(Generic[A]):
         answers = dict[int, Answer[A]]()
         repeated, provisional = set[int](), set[int]()
         groups = [Group(part) for part in parts(first, self._prompt.most_records)]
+        in_vain = 0
         while groups:
-            asking = [self._ask([questions[i] for i in group.places], deadline) for group in groups]
+            asking = [self._ask([questions[i] for i in group.places], deadline, in_vain) for group in groups]
             rounds = await asyncio.gather(*asking) if len(asking) > 1 else [await asking[0]]
             sound = {group.family for group, found in zip(groups, rounds, strict=True) if found.answered}
+            in_vain += any(found.in_vain for found in rounds)
             resting = self._resting(groups, rounds)
             later: list[Group] = []
             for group, found in zip(groups, rounds, strict=True):
@@ -208,13 +215,17 @@ class ChatScorer(Generic[A]):
             self._refusals.answered()
         return {group for group in refused if len(group.places) > 1 and not self._refusals.may_halve(now)}
 
-    async def _ask(self, questions: Sequence[Question], deadline: float) -> _Round[A]:
-        """One request about all of `questions`, sent again while that can help."""
+    async def _ask(self, questions: Sequence[Question], deadline: float, in_vain: int) -> _Round[A]:
+        """One request about all of `questions`, sent again while that can help. `in_vain` as for Ladders."""
         queued = self._line.clock()
         async with self._line.scout.turn(deadline) as turn:
-            return await self._attempts(questions, deadline, queued, turn)
+            ladder = self._ladders.ladder(turn.dialect, in_vain, asyncio.get_running_loop().time())
+            found = await self._attempts(questions, deadline, queued, turn, ladder)
+            return replace(found, in_vain=True) if ladder.in_vain else found
 
-    async def _attempts(self, questions: Sequence[Question], deadline: float, queued: int, turn: Turn) -> _Round[A]:
+    async def _attempts(
+        self, questions: Sequence[Question], deadline: float, queued: int, turn: Turn, ladder: Ladder
+    ) -> _Round[A]:
         loop = asyncio.get_running_loop()
         batch = self._shuffled(questions)
         dialect, attempt, failures, limited = turn.dialect, 0, 0, False
@@ -233,7 +244,7 @@ class ChatScorer(Generic[A]):
                     return self._failed(batch, "limited", "the endpoint limits the rate, and the deadline came first", draft)
                 return self._failed(batch, "timeout", "no answer before the deadline", draft)
             except ModelError as error:
-                other = self._adapted(dialect, error, request.reserved, turn)
+                other = self._adapted(dialect, error, request, turn, ladder)
                 if other is not None:
                     dialect, request = other, self._prompt.build(batch.questions, other)
                     continue
@@ -247,6 +258,7 @@ class ChatScorer(Generic[A]):
                     return self._given_up(batch, error, draft)
                 await asyncio.sleep(pause)
             else:
+                self._ladders.answered(dialect, loop.time())
                 turn.answered(dialect)  # only now: an endpoint that still refuses was not helped by asking differently
                 return self._aligned(batch, completion, aligned, draft)
 
@@ -304,8 +316,9 @@ class ChatScorer(Generic[A]):
                     line.retries(sent_at).sent(sent_at)
                 try:
                     reply = await line.endpoint.post(
-                        request.body, self._prompt.path, most=most_bytes(request.reserved, request.reply_bytes)
-                    )
+                        request.body, self._prompt.path, most=most_bytes(request.reserved, request.reply_bytes),
+                        quotes=request.quotes,
+                    )  # fmt: skip
                     draft.first_ms, draft.body = reply.first_ms, reply.body
                     completion = draft.completion = self._prompt.read(reply.body, request)
                 except ModelError as error:
@@ -345,11 +358,16 @@ class ChatScorer(Generic[A]):
                     )
                 )  # fmt: skip
 
-    def _adapted(self, dialect: Dialect, error: ModelError, reserved: int, turn: Turn) -> Dialect | None:
+    def _adapted(self, dialect: Dialect, error: ModelError, request: Request, turn: Turn, ladder: Ladder) -> Dialect | None:
         if not isinstance(error, ModelRejected) or error.status not in _ADAPTABLE or isinstance(error, Unfit | Filtered):
             return None
         known = turn.refused(dialect)
-        return known or self._prompt.adapt(dialect, error_body(error.__cause__), reserved)
+        if known is not None:
+            return known
+        quotes, said = request.quotes, error_body(error.__cause__)
+        if "message" in said:
+            said = said | {"message": quotes.unquoted(str(said["message"])[:LONGEST_TEXT])}
+        return ladder.step(self._prompt.adapt(dialect, said, request.reserved, None if ladder.doubtful else quotes))
 
     def _pause(self, error: ModelError, failures: int, deadline: float) -> float | None:
         """Seconds to wait before the same request is sent again; None where that would not help or come too late."""

@@ -25,6 +25,7 @@ from models.chat.endpoint import DECISIONS
 from models.chat.images import Shown, declared
 from models.chat.prompt import DATA_ONLY, PICTURED, Request, check_extra, data, mint, written
 from models.chat.questions import Asked, Field, Unbelievable, fields_of
+from models.chat.quotes import Quotes
 from models.contract import Ask, Question
 from schemas.audit import Tokens
 from schemas.errors import ConfigError, ModelProtocolError, ModelUnavailable
@@ -63,10 +64,12 @@ class DecisionBuilder(Generic[A]):
     def _extra(self, dialect: Dialect) -> dict[str, Any]:
         return {name: value for name, value in self._ask.extra.items() if name not in dialect.without}
 
-    def adapt(self, dialect: Dialect, error: Mapping[str, Any], reserved: int) -> Dialect | None:
+    def adapt(
+        self, dialect: Dialect, error: Mapping[str, Any], reserved: int, beside: Quotes | None = None
+    ) -> Dialect | None:
         """The same without a parameter of `extra` that was refused by name; there is nothing else to ask differently."""
         sent: Collection[str] = self._extra(dialect).keys()
-        found = adapt(dialect, error, sent, reserved)
+        found = adapt(dialect, error, sent, reserved, beside)
         return found if found is not None and found.without != dialect.without else None
 
     def build(self, questions: Sequence[Question], dialect: Dialect) -> Request:
@@ -85,7 +88,7 @@ class DecisionBuilder(Generic[A]):
         reserved = self._ask.reserved(len(questions))
         image_bytes, tokens = sum(map(len, shown)), sum(image.picture.mark.tokens for image in images)
         said = sum(map(len, parts)) + len(asked)
-        return Request(body, ids, nonce, reserved, image_bytes, tokens, said, self._reply_bytes * len(questions))
+        return Request(body, ids, nonce, reserved, image_bytes, tokens, said, self._reply_bytes * len(questions), features)
 
     def _prefix(self, dialect: Dialect, pictured: bool) -> bytes:
         text = f"{self._ask.prompt}\n\n# Records\n{_ROUND_ABOUT}{DATA_ONLY}{PICTURED if pictured else ''}"

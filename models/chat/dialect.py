@@ -13,12 +13,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from models.chat.failures import LONGEST_TEXT, about_records
+from models.chat.quotes import Quotes
+
 Format = Literal["json_schema", "json_object", "plain"]
 Limit = Literal["max_tokens", "max_completion_tokens"]
 THINKING = "enable_thinking"
 """What DashScope, and others who serve Qwen, call the switch."""
 _FORMAT_TEXTS = ("response_format", "json_schema", "json_object", "json schema", "grammar", "guided", "structured output")
-_LONGEST_TEXT = 2000
 _FORMATS: Final[tuple[Format, ...]] = ("json_schema", "json_object", "plain")
 _LIMITS: Final[tuple[Limit, ...]] = ("max_tokens", "max_completion_tokens")
 _OUT_OF_RANGE = re.compile(r"too (?:large|big|high)|at most|range of|above maximum|less than or equal|exceeds|<=", re.IGNORECASE)
@@ -43,14 +45,20 @@ class Dialect:
     thinking: bool = True
 
 
-def adapt(dialect: Dialect, error: Mapping[str, Any], sent: Collection[str], reserved: int = 0) -> Dialect | None:
+def adapt(
+    dialect: Dialect, error: Mapping[str, Any], sent: Collection[str], reserved: int = 0, beside: Quotes | None = None
+) -> Dialect | None:
     """The dialect to try after a 400 whose body's `error` object is given; None if asking differently would not help.
 
     `sent` are the names of the parameters that may be left out, `reserved` the output tokens that were asked for. Looks at the
     `param` that OpenAI's servers send; where it is absent, at the parameter names in the message, because compatible servers
-    often send nothing else.
+    often send nothing else. A name that a record of `beside` has too is none where the message is all there is.
     """
-    param, message = error.get("param"), str(error.get("message", ""))[:_LONGEST_TEXT]
+    param, message = error.get("param"), str(error.get("message", ""))[:LONGEST_TEXT]
+    if about_records(param):
+        return None
+    if beside is not None and not param:
+        message = beside.unsaid(message, _signs(sent))
     text = param if isinstance(param, str) and param else message
     if dialect.thinking and _THINKS.search(message):
         return replace(dialect, thinking=False)
@@ -67,6 +75,12 @@ def adapt(dialect: Dialect, error: Mapping[str, Any], sent: Collection[str], res
         if dialect.format == "json_object":
             return replace(dialect, format="plain")
     return None
+
+
+def _signs(sent: Collection[str]) -> re.Pattern[str]:
+    """All that `adapt` may take for the name of a parameter."""
+    names = (*_LIMITS, *_FORMAT_TEXTS, THINKING, "enable thinking", *sent)
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))), re.IGNORECASE)
 
 
 def joined(one: Dialect, other: Dialect) -> Dialect:

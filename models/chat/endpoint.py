@@ -19,6 +19,7 @@ import httpx2
 import openai
 
 from models.chat.failures import TRANSPORT, BodyTooLarge, muted, place, rate_hints
+from models.chat.quotes import NOTHING, Quotes
 from models.chat.secret import Secret
 from schemas.errors import ConfigError, ModelError, ModelProtocolError, ModelRejected
 
@@ -223,11 +224,14 @@ class Endpoint:
         # Paths are told whole: the SDK would parse and merge them anew for each request, a twentieth of what it costs.
         self._base = str(self._client.base_url).rstrip("/")
 
-    async def post(self, body: bytes, path: str = CHAT, *, most: int = _LARGEST) -> Reply:
-        """Send one request and read the whole response, of `most` bytes. Raises ModelError; has no deadline of its own."""
+    async def post(self, body: bytes, path: str = CHAT, *, most: int = _LARGEST, quotes: Quotes = NOTHING) -> Reply:
+        """Send one request and read the whole response, of `most` bytes. Raises ModelError; has no deadline of its own.
+
+        `quotes` is what an error may repeat of the request without meaning it.
+        """
         sending = self._client.post(self._base + path, cast_to=httpx2.Response, content=body, options={"headers": _HEADERS})
         try:
-            return await self._read(sending, most)
+            return await self._read(sending, most, quotes)
         except ModelRejected as error:
             if error.status == _NOT_FOUND and path == DECISIONS:
                 error.args = (named(_NO_DECISIONS, self._setting),)
@@ -238,19 +242,19 @@ class Endpoint:
         sending = self._client.get(f"{self._base}/models", cast_to=httpx2.Response, options={"headers": _HEADERS})
         return await self._read(sending, _LARGEST)
 
-    async def _read(self, sending: Awaitable[httpx2.Response], most: int) -> Reply:
+    async def _read(self, sending: Awaitable[httpx2.Response], most: int, quotes: Quotes = NOTHING) -> Reply:
         _MOST.set(most)
         try:
             response = await sending
         except TRANSPORT as error:
-            raise self._placed(error) from muted(error)
+            raise self._placed(error, quotes) from muted(error)
         except Exception as error:  # noqa: BLE001  # whatever a response does to the SDK must not end who asked
             raise ModelProtocolError(f"the request failed in an unforeseen way ({type(error).__name__})") from None
         return Reply(response.content, response.extensions.get(_FIRST), rate_hints(response.headers))
 
-    def _placed(self, error: Exception) -> ModelError:
+    def _placed(self, error: Exception, quotes: Quotes) -> ModelError:
         """A server may echo the key anywhere, a piece of it even as an error's code."""
-        found = place(error)
+        found = place(error, quotes)
         found.args = (self._secret.unnamed(named(str(found), self._setting)),)
         return found
 

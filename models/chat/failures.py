@@ -12,6 +12,7 @@ import httpx2
 import openai
 from openai import _exceptions as sdk
 
+from models.chat.quotes import NOTHING, Quotes
 from schemas.errors import ModelError, ModelLimited, ModelProtocolError, ModelRejected, ModelUnavailable
 
 PLACES: dict[type[Exception], type[ModelError]] = {
@@ -72,7 +73,7 @@ _TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "tokens_too
 _TOO_LONG_TEXTS = ("context length", "context size", "range of input length", "max_tokens must be at least 1")
 _FILTER = ("content_filter", "content_policy_violation", "invalid_prompt", "data_inspection_failed", "DataInspectionFailed")
 _FILTER_TEXTS = ("content exists risk", "datainspectionfailed")
-_LONGEST_TEXT = 2000
+LONGEST_TEXT = 2000
 _WORD = re.compile(r"[A-Za-z0-9_.\-]{1,60}")
 _REQUEST_TOO_LARGE = 413
 
@@ -105,10 +106,10 @@ class BodyTooLarge(httpx2.TransportError):
     """A response went on past the bound that the transport sets."""
 
 
-def place(error: Exception) -> ModelError:
-    """The ModelError that `error` stands for."""
+def place(error: Exception, quotes: Quotes = NOTHING) -> ModelError:
+    """The ModelError that `error` stands for; what its message quotes of the request, by `quotes`, is no sign of anything."""
     if isinstance(error, openai.APIStatusError):
-        return _by_status(error)
+        return _by_status(error, quotes)
     if isinstance(error, openai.APIConnectionError):
         return _by_cause(error.__cause__ or error)
     for known in type(error).__mro__:
@@ -175,7 +176,7 @@ def _by_cause(cause: BaseException) -> ModelError:
     return ModelUnavailable(f"no answer over this connection ({type(first).__name__})")
 
 
-def _by_status(error: openai.APIStatusError) -> ModelError:
+def _by_status(error: openai.APIStatusError, quotes: Quotes) -> ModelError:
     status, body = error.status_code, error_body(error)
     words = [word for word in (body.get("code"), body.get("type")) if isinstance(word, str)]
     if status == 402 or any(word in _QUOTA for word in words):
@@ -190,26 +191,38 @@ def _by_status(error: openai.APIStatusError) -> ModelError:
     if 300 <= status < 400:
         advice = "prompts follow no redirect: set HEADRACE_MODEL_BASE_URL to the place itself"
         return ModelRejected(f"the endpoint redirects ({status}); {advice}", status=status)
-    if _unexplained(error, body, words):
+    if _unexplained(error, body, words, quotes):
         advice = _FORBIDDEN if status == 403 else _ODD
         return Unexplained(f"{advice} ({status}{_short(body)})", status=status)
     advice = _ADVICE.get(status, _ODD)
     return ModelRejected(f"{advice} ({status}{_short(body)})", status=status)
 
 
-def _unexplained(error: openai.APIStatusError, body: dict[str, Any], words: list[str]) -> bool:
+def _unexplained(error: openai.APIStatusError, body: dict[str, Any], words: list[str], quotes: Quotes) -> bool:
     if error.status_code not in (400, 403):
         return False
     param = body.get("param")
-    ours = isinstance(param, str) and param != "" and not param.startswith(("messages", "input"))
+    if about_records(param):
+        return not any(map(_OUR_CODE.search, words))
+    ours = isinstance(param, str) and param != ""
     # A firewall's web page may say "permission" too: only an API's own error is taken at its word.
-    said = str(body.get("message", ""))[:_LONGEST_TEXT] if isinstance(error.body, dict) else ""
-    return not (ours or any(map(_OUR_CODE.search, words)) or _OUR_TEXT.search(said))
+    said = str(body.get("message", ""))[:LONGEST_TEXT] if isinstance(error.body, dict) else ""
+    return not (ours or any(map(_OUR_CODE.search, words)) or _says(_OUR_TEXT, said, quotes))
+
+
+def _says(signs: re.Pattern[str], message: str, quotes: Quotes) -> bool:
+    """Whether a sign is the endpoint's own word. One that a record has too is none: halves find out, and cost little."""
+    return signs.search(message) is not None and signs.search(quotes.unsaid(quotes.unquoted(message), signs)) is not None
+
+
+def about_records(param: object) -> bool:
+    """Whether an error's `param` says that it is about what the request is about, and not about how it is asked."""
+    return isinstance(param, str) and param.startswith(("messages", "input"))
 
 
 def _unfit(status: int, body: dict[str, Any], words: list[str]) -> ModelRejected | None:
     """What is refused for what is in the request, where the server says so, in any of the ways in which servers say it."""
-    text = str(body.get("message", ""))[:_LONGEST_TEXT].lower()
+    text = str(body.get("message", ""))[:LONGEST_TEXT].lower()
     bad_request = status in (400, 422)
     # Some builds of llama.cpp send this one with a 500: its name is clear enough.
     too_long = any(word in _TOO_LONG for word in words) or (bad_request and any(said in text for said in _TOO_LONG_TEXTS))

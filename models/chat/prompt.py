@@ -22,6 +22,7 @@ from models.chat.completion import Completion, read_completion
 from models.chat.dialect import THINKING, Dialect, adapt
 from models.chat.endpoint import CHAT
 from models.chat.images import Shown, Unusable, content, declared, labelled, pictures
+from models.chat.quotes import Quotes
 from models.chat.strict_schema import schema_name, strict_schema
 from models.contract import Ask, Question
 from models.masking.untrusted import cutter
@@ -66,7 +67,7 @@ class Request:
 
     `image_bytes` of the body are images, which cost `image_tokens` by their marks: they are no text, and not to be counted as it.
     `data_bytes` are those of the records, escapes included: all that differs between two requests of one Ask. `reply_bytes` is
-    what a reply may have beyond what its output tokens allow.
+    what a reply may have beyond what its output tokens allow. `records` are what is said of each question.
     """
 
     body: bytes
@@ -77,6 +78,12 @@ class Request:
     image_tokens: int = 0
     data_bytes: int = 0
     reply_bytes: int = 0
+    records: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def quotes(self) -> Quotes:
+        """What an error may quote of it."""
+        return Quotes(self.records, self.body)
 
     @property
     def text_bytes(self) -> int:
@@ -119,9 +126,11 @@ class PromptBuilder(Generic[A]):
         """The same with the token limit."""
         return {**self.parameters(dialect), dialect.limit: reserved}
 
-    def adapt(self, dialect: Dialect, error: Mapping[str, Any], reserved: int) -> Dialect | None:
-        """How to ask after a 400 with this error object; None where asking differently would not help."""
-        return adapt(dialect, error, self.optional(dialect), reserved)
+    def adapt(
+        self, dialect: Dialect, error: Mapping[str, Any], reserved: int, beside: Quotes | None = None
+    ) -> Dialect | None:
+        """How to ask after a 400 with this error object; None where asking differently would not help. `beside` as for adapt."""
+        return adapt(dialect, error, self.optional(dialect), reserved, beside)
 
     def read(self, body: bytes, request: Request) -> Completion:
         """What a response with status 200 says. Raises ModelError."""
@@ -153,7 +162,7 @@ class PromptBuilder(Generic[A]):
         closing = (after, b"%d}" % reserved) if after.endswith(b":") else (after,)
         tokens = sum(image.picture.mark.tokens for image in images)
         body = b"".join((before, said, *closing))
-        return Request(body, ids, nonce, reserved, len(said) - len(text), tokens, len(text))
+        return Request(body, ids, nonce, reserved, len(said) - len(text), tokens, len(text), 0, features)
 
     def _limit(self, dialect: Dialect) -> int:
         """The limit of output tokens that `extra` sets in place of ours, or 0."""
