@@ -67,7 +67,7 @@ _OUR_CODE = re.compile(r"auth|permission|key|access|denied|credential|organi[sz]
 _OUR_TEXT = re.compile(
     r"api[ _-]?key|permission|credential|authenti|authori[sz]|access to|organi[sz]ation|not (?:support|exist|found)", re.I
 )
-"""What a 400 or 403 says that is about the key or the request's form, and so about every request alike."""
+"""What a 400, 403 or 422 says that is about the key or the request's form, and so about every request alike."""
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "Arrearage")
 _TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "tokens_too_long", "characters_too_long")
 _TOO_LONG_TEXTS = ("context length", "context size", "range of input length", "max_tokens must be at least 1")
@@ -95,7 +95,7 @@ class Filtered(ModelRejected):
 
 
 class Unexplained(ModelRejected):
-    """A 400 or 403 that speaks of no key, permission, model or parameter: a record may be the cause, for a firewall say."""
+    """A 400, 403 or 422 that speaks of no key, permission, model or parameter: a record may be the cause, for a firewall say."""
 
 
 class Exhausted(ModelLimited):
@@ -134,11 +134,25 @@ def cut_off(error: BaseException) -> bool:
 
 
 def error_body(error: BaseException | None) -> dict[str, Any]:
-    """The `error` object of a refused request, or what stands in its place; a `detail` counts as its message."""
+    """The `error` object of a refused request, or what stands in its place.
+
+    A `detail` counts as its message; of a list of them, as FastAPI sends it, the first one's place counts as its param.
+    """
     body = getattr(error, "body", None)
     if isinstance(body, dict):
-        return body if "message" in body or "detail" not in body else body | {"message": body["detail"]}
+        return body if "message" in body or "detail" not in body else body | _detail(body["detail"])
     return {"message": body} if isinstance(body, str) else {}
+
+
+def _detail(detail: Any) -> dict[str, Any]:
+    faults = [fault for fault in detail if isinstance(fault, dict)] if isinstance(detail, list) else []
+    if not faults:
+        return {"message": detail}
+    # What is at fault is in `input`, all of the request at times, so only what is said of it is read.
+    first = faults[0].get("loc")
+    steps = [str(step) for step in first] if isinstance(first, list) else []
+    param = ".".join(steps[1:] if steps[:1] == ["body"] else steps)
+    return {"message": "; ".join(str(fault.get("msg", "")) for fault in faults), "param": param or None}
 
 
 def muted(error: Exception) -> Exception:
@@ -199,7 +213,7 @@ def _by_status(error: openai.APIStatusError, quotes: Quotes) -> ModelError:
 
 
 def _unexplained(error: openai.APIStatusError, body: dict[str, Any], words: list[str], quotes: Quotes) -> bool:
-    if error.status_code not in (400, 403):
+    if error.status_code not in (400, 403, 422):
         return False
     param = body.get("param")
     if about_records(param):

@@ -42,7 +42,7 @@ LATE = "read timeout"
 RATE = "429 rate"
 QUOTA = "429 quota or billing"
 REFUSED_KEY = "401, 404, 403 with a reason"
-UNEXPLAINED = "400, 403 without a reason"
+UNEXPLAINED = "400, 403, 422 without a reason"
 SCHEMA = "400 schema not supported"
 TOO_LONG = "context overflow, finish_reason=length"
 REFUSED = "refusal or content filter"
@@ -104,11 +104,11 @@ ROWS = [
     Row(QUOTA, "402", ("limited",), ("nothing",), ("402",), elsewhere=3, breaker="open", alarm=True),
     *(Row(REFUSED_KEY, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, breaker="open", alarm=True)
       for fault in ("401", "404", "echo")),
-    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True) for fault in ("422", "307")),
+    *(Row(REJECTED, fault, ("rejected",), ("nothing",), (fault,), elsewhere=3, alarm=True) for fault in ("307",)),
     *(Row(UNEXPLAINED, f"{fault} once: halves are answered", ("rejected", "ok", "ok"), ("nothing", "reported", "reported"),
-          (fault,), asked=3) for fault in ("400", "403")),
+          (fault,), asked=3) for fault in ("400", "403", "422")),
     *(Row(UNEXPLAINED, f"{fault} for both halves too", ("rejected",) * 3, ("nothing",) * 3, (fault,) * 3, elsewhere=3, alarm=True)
-      for fault in ("400", "403", "charset")),
+      for fault in ("400", "403", "422", "charset")),
     Row(SCHEMA, "json_object is", ("rejected", "ok"), ("nothing", "reported"), config={"rejects": frozenset({"json_schema"})}),
     Row(SCHEMA, "nor json_object", ("rejected", "rejected", "ok"), ("nothing", "nothing", "reported"),
         config={"rejects": frozenset({"json_schema", "json_object"})}),

@@ -59,8 +59,8 @@ def status_error(status: int, body: object = None, **headers: str) -> openai.API
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, ModelRejected) for status in (307, 401, 404, 422)),
-        *((status, Unexplained) for status in (400, 403)),
+        *((status, ModelRejected) for status in (307, 401, 404)),
+        *((status, Unexplained) for status in (400, 403, 422)),
         *((status, ModelUnavailable) for status in (408, 409, 500, 529)),
         (429, ModelLimited),
     ],
@@ -103,6 +103,18 @@ def test_a_status_decides_its_place_and_shows_no_key(status: int, kind: type[Mod
         (403, {"message": "Your API key may not do this"}, ModelRejected),
         (400, {"code": "invalid_value", "param": "messages[1].content"}, Unexplained),
         (400, {"code": "invalid_value", "param": "seed"}, ModelRejected),
+        (422, {"message": "invalid content"}, Unexplained),
+        (422, {"message": "m", "param": "seed"}, ModelRejected),
+        (422, {"code": "model_not_found"}, ModelRejected),
+        (422, {"detail": [{"loc": ["body", "messages", 1, "content"], "msg": "unsafe", "input": "my api key"}]}, Unexplained),
+        (422, {"detail": [{"loc": ["body", "input", 1], "msg": "unsafe"}, {"loc": ["body", "seed"], "msg": "x"}]}, Unexplained),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": "Input should be a valid integer"}]}, ModelRejected),
+        (422, {"detail": [{"loc": ["header", "authorization"], "msg": "Field required"}]}, ModelRejected),
+        (422, {"detail": [{"msg": "your API key"}]}, ModelRejected),
+        (422, {"detail": [{"loc": "body", "msg": None, "input": "my api key"}]}, Unexplained),
+        (422, {"detail": "your API key"}, ModelRejected),
+        (422, {"detail": ["unsafe"]}, Unexplained),
+        (422, {"detail": []}, Unexplained),
     ],
 )
 def test_a_code_decides_where_the_status_is_not_enough(status: int, error: dict[str, object], kind: type[ModelError]) -> None:

@@ -131,6 +131,42 @@ async def test_what_a_record_says_in_an_error_costs_its_neighbours_nothing(statu
     assert server.gate.breaker.state == "closed"
 
 
+def fastapi(body: dict[str, Any], note: str) -> tuple[int, Any] | None:
+    """What FastAPI says: where, what, and the input as it came."""
+    where = ["body", *(["input", 1, "content"] if "input" in body else ["messages", 1, "content"])]
+    return (422, {"detail": [{"type": "value_error", "loc": where, "msg": "unsafe", "input": body}]}) if note else None
+
+
+@pytest.mark.parametrize("api", ["chat", "decisions"])
+@pytest.mark.parametrize("says", [
+    poisoned(422, lambda _: {"error": {"message": "invalid content"}}), poisoned(422, quoting), fastapi,
+    poisoned(422, lambda note: {"detail": note}),
+    poisoned(422, lambda note: {"detail": [{"msg": f"unsafe: {note}", "input": note}]}),
+], ids=["no reason", "quoting", "fastapi", "a text", "no place"])  # fmt: skip
+async def test_what_can_not_be_processed_is_looked_for_by_halves(says: Says, api: Api) -> None:
+    """A 422 about a record is as a 400 about it, in whatever way it is said."""
+    answers, taken = await found(Picky(api, says), noted(f"POISON {NAMES} my api key"))
+    assert only_poison(answers)
+    assert taken == HALVING
+
+
+@pytest.mark.parametrize("detail", [
+    {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 1},
+    {"type": "extra_forbidden", "loc": ["body"], "msg": "seed: extra inputs are not permitted", "input": {"temperature": 0.2}},
+])  # fmt: skip
+async def test_a_parameter_that_can_not_be_processed_is_left_out(detail: dict[str, Any]) -> None:
+    """By the place that FastAPI names, or what it says."""
+    calls: list[dict[str, Any]] = []
+
+    def says(body: dict[str, Any], _: str) -> tuple[int, Any] | None:
+        calls.append(body)
+        return (422, {"detail": [detail]}) if "seed" in body else None
+
+    answers, taken = await found(Picky("chat", says), noted("fine"), warm=False)
+    assert (statuses(answers), taken) == (["answered"] * 32, 2)
+    assert "temperature" in calls[-1]
+
+
 @pytest.mark.parametrize("quote", [repr, ascii, lambda text: orjson.dumps(text).decode(), str.upper, lambda text: text[:60]])
 async def test_however_it_is_quoted(quote: Callable[[str], str]) -> None:
     """Escaped for Python, in ASCII, as JSON, in capitals or in part."""
