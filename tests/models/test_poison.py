@@ -237,6 +237,19 @@ async def test_an_endpoint_that_refuses_everything_is_not_halved_for_ever(way: s
     assert statuses(found) == ["refused" if number == 3 else "answered" for number in range(16)]
 
 
+async def test_the_words_of_a_refusal_are_kept_for_a_record_that_was_refused_alone_only() -> None:
+    """What a model says of a batch may quote any record of it: while halving rests, nobody's audit has it."""
+    server = Poisoned(set(range(16)), "refusal")
+    async with reach(server) as running:
+        scorer = chat(str(running.make_url("/v1")))
+        rounds = [await scorer.score(questions(16), soon(60)) for _ in range(3)]
+        alone = await scorer.score(questions(1), soon(60))
+        await scorer.close()
+    words = "I can not help with this."
+    assert [{answer.raw for answer in answers} for answers in (*rounds, alone)] == [{words}, {None}, {None}, {words}]
+    assert [statuses(answers) for answers in rounds] == [["refused"] * 16] * 3
+
+
 def test_halving_rests_longer_and_longer_until_somebody_is_answered() -> None:
     """After eight records refused alone one batch in each pause is halved; pauses double to a bound, and an answer ends them."""
     refusals = Refusals()
