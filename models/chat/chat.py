@@ -365,6 +365,8 @@ class ChatScorer(Generic[A]):
         if known is not None:
             return known
         quotes, said = request.quotes, error_body(error.__cause__)
+        if self._prompt.adapt(dialect, said, request.reserved) is None:
+            return ladder.step(None)  # no sign at all: nothing to compare with records, which takes time where they are long
         if "message" in said:
             said = said | {"message": quotes.unquoted(str(said["message"])[:LONGEST_TEXT])}
         return ladder.step(self._prompt.adapt(dialect, said, request.reserved, None if ladder.doubtful else quotes))
