@@ -43,12 +43,12 @@ class Findings:
     loose: int = 0
     repeats: int = 0
     ahead: int = 0
-    differing: int = 0
     changed: list[tuple[int, int]] = field(default_factory=list)
     removed: list[tuple[int, int]] = field(default_factory=list)
     inserted: list[int] = field(default_factory=list)
     moved: list[int] = field(default_factory=list)
     doubled: list[int] = field(default_factory=list)
+    differing: list[int] = field(default_factory=list)
 
 
 class Anchors:
@@ -72,7 +72,7 @@ class Anchors:
         self._moved: list[int] = []
         self._doubled: list[int] = []
         self._names: dict[int, int] | None = None
-        self._differing = 0
+        self._differing: list[int] = []
 
     def __len__(self) -> int:
         return len(self._met)
@@ -116,8 +116,8 @@ class Anchors:
                 self._moved.append(at)
         self._met[place] = 1
         self._next = max(self._next, place + 1)
-        if self._names is not None:
-            self._differing += self._names.setdefault(hash(id), content) != content
+        if self._names is not None and self._names.setdefault(hash(id), content) != content:
+            self._differing.append(at)
 
     def null(self) -> None:
         """The next record of the log is a tombstone: what it erased, or what it stands for, may be gone."""
@@ -157,7 +157,7 @@ class Anchors:
     # ---- what it comes to ------------------------------------------------------------------------------------------------
     def findings(self, *, trimmed: bool, compacted: bool) -> Findings:
         """What is wrong and what is excused. `trimmed`: the log does not begin at 0; `compacted`: any record may be gone."""
-        out = Findings(anchored=self._met.count(1), doubled=self._doubled, moved=self._moved, differing=self._differing)
+        out = Findings(anchored=self._met.count(1), doubled=self._doubled, moved=self._moved, differing=list(self._differing))
         due = len(self._met) if self._due is None else self._due
         kept = self._met.find(1)
         begin = (due if kept < 0 else kept) if trimmed else 0
@@ -173,7 +173,8 @@ class Anchors:
             place = free.get(odd.place, odd.place)
             if self._names is not None and odd.name in self._names:
                 out.repeats += 1
-                out.differing += odd.content != self._names[odd.name]
+                if odd.content != self._names[odd.name]:
+                    out.differing.append(odd.at)
             elif odd.place in self._loose:
                 out.loose += 1
             elif place in gone:

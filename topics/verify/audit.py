@@ -190,7 +190,8 @@ class Audit:
         found = anchors.findings(trimmed=trimmed, compacted=compacted)
         tally.anchored += found.anchored
         tally.erased += found.erased
-        tally.changed += found.differing
+        for at in found.differing:
+            self._account.differ(topic, at)
         tally.unanchored += found.loose + found.repeats + found.ahead
         if found.ahead:
             end = f"the end of {topic}/{self._scope.partition}"

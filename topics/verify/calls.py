@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from topics.verify.twins import Twins
+
 MOST_RECENT = 4096
 """Calls of one worker that are remembered to know a repeat by: a producer that was not answered sends a batch again."""
 
@@ -66,6 +68,7 @@ class Calls:
         self._chained: set[int] = set()
         self._runs: dict[str, _Run] = {}
         self._named: dict[int, tuple[int, int]] = {}
+        self._twins = Twins()
 
     def name(self, call_id: str, partition: int, at: int) -> None:
         """A decision, at this place, names this call."""
@@ -74,6 +77,7 @@ class Calls:
     def add(self, call: CallFact) -> None:
         """The next call of its partition."""
         self._named.pop(hash(call.call_id), None)
+        self._twins.add(call.call_id, call.digest if call.worker is None else (call.worker, call.seq), call.partition, call.at)
         if call.worker is None:
             self.unchained += 1
             if call.partition in self._chained:
@@ -125,7 +129,7 @@ class Calls:
         return self._behind + (sum(n for p, n in self._loose.items() if p not in self._chained) if self._chained else 0)
 
     def close(self, *, trimmed: bool) -> None:
-        """Judge the gaps. `trimmed`: retention has removed calls, so chains need not begin at 1."""
+        """Judge the gaps and the twins. `trimmed`: retention has removed calls, so chains need not begin at 1."""
         for worker, run in self._runs.items():
             gone = run.gone + (0 if trimmed else run.began)
             self.late += run.late + (0 if trimmed else run.late_began)
@@ -134,6 +138,9 @@ class Calls:
                 detail = f"{gone} calls of {worker} are gone{near}, beside those that it could not publish"
                 partition, at = (run.gap.partition, run.gap.at) if run.gap is not None else (0, None)
                 self.wrong.append(Wrong("call_gap", partition, at, detail))
+        for (partition, at), first in self._twins.found():
+            detail = f"another call, in partition {first[0]} at offset {first[1]}, has its call_id: one of the two was put in"
+            self.wrong.append(Wrong("call_twice", partition, at, detail))
 
     @property
     def missing(self) -> list[tuple[int, int]]:

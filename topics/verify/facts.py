@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from schemas.identity import decision_id
+
 MOST_EXAMPLES = 50
 """Offenders of one kind that are kept by name for each partition; the rest are only counted."""
+MOST_DIFFERING = 10
+"""Repeats that say something else which are kept by name for each partition."""
 
 OrderKind = Literal["key", "partition", "none"]
 
@@ -45,6 +49,7 @@ OFFENCES: Mapping[str, str] = {
     "moved": "a record does not stand where its commit wrote it",
     "mislabelled": "the key or a header of a decision or a judgement is not what its body says",
     "call_changed": "a model call is not the one that the next call of its worker names",
+    "call_twice": "two calls of an agent that are no copies of each other have one call_id: one of them was put in",
     "call_gap": "calls of a worker are gone that it did not say it could not publish",
     "unreadable": "a record on a topic of ours can not be read as what the topic is for",
 }  # fmt: skip
@@ -70,6 +75,11 @@ class Outcome(NamedTuple):
     key: bytes | None = None
     call_id: str | None = None
     label: str | None = None
+
+    def due_id(self, run: str) -> str:
+        """The id that its coordinates give; `run` is that of an outcome that names none."""
+        whose = run if self.run is None else self.run
+        return decision_id(self.agent, self.topic, self.partition, self.offset, self.input_hash, self.part, whose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +205,13 @@ class PartitionAccount:
     offences: Counter[str] = field(default_factory=Counter)
     unprovable: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    differing: list[tuple[str, int]] = field(default_factory=list)
+
+    def differ(self, topic: str, offset: int) -> None:
+        """Count a record that says something else than the first with its id and, while there are few, keep where it lies."""
+        self.tally.changed += 1
+        if len(self.differing) < MOST_DIFFERING:
+            self.differing.append((topic, offset))
 
     def offend(self, kind: str, topic: str, partition: int, offset: int | None, detail: str) -> None:
         """Count an offender and, while there are few of its kind, keep it."""

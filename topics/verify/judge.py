@@ -197,7 +197,7 @@ class _Judge:
 
     def _both(self, offset: int, detail: str) -> None:
         if self.chain.tolerant:
-            self.account.tally.changed += 1
+            self.account.differ(self.scope.topic, offset)
         else:
             self._offend("conflict", self.scope.topic, offset, detail)
 

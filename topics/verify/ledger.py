@@ -10,7 +10,6 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schemas.identity import decision_id
 from schemas.receipt import Receipt
 from topics.verify.audit import Audit
 from topics.verify.chain import Chain
@@ -243,8 +242,7 @@ class Ledger:
             account.offend("wrong_partition", topic, scope.partition, outcome.at, detail)
             return
         self.first_outcome.setdefault(bit, outcome.offset)
-        run = scope.run if outcome.run is None else outcome.run
-        expected = decision_id(scope.agent, scope.topic, scope.partition, outcome.offset, outcome.input_hash, outcome.part, run)
+        expected = outcome.due_id(scope.run)
         if outcome.id != expected:
             detail = f"the outcome of offset {outcome.offset} has id {outcome.id[:40]}, its coordinates give {expected}"
             account.offend("id_mismatch", topic, scope.partition, outcome.at, detail)
@@ -304,7 +302,8 @@ class Ledger:
     def _repeat(self, outcome: Outcome, bit: int, same: bool) -> None:
         account, scope = self.account, self.scope
         account.tally.repeated += 1
-        account.tally.changed += not same
+        if not same:
+            account.differ(self._topics[bit], outcome.at)
         if not self.chain.tolerant:
             kind = "repeated" if same else "conflict"
             detail = f"offset {outcome.offset} part {outcome.part} has an outcome already" + ("" if same else " of another kind")

@@ -17,6 +17,8 @@ class Place:
     """Where a decision stands. `number` counts the records of the chain from 1; None outside it.
 
     `verified` None means that nothing could be checked: the receipt has no chain, or there is no receipt. `said` are sentences.
+    `outcome` and `judgement` are the places, among those that were given, of the ones to tell: what the receipt anchors, else the
+    first.
     """
 
     receipt: Receipt | None = None
@@ -24,6 +26,13 @@ class Place:
     number: int | None = None
     verified: bool | None = None
     said: list[str] = field(default_factory=list)
+    outcome: int = 0
+    judgement: int = 0
+
+    def fault(self, sentence: str) -> None:
+        """Something that keeps it from being verified."""
+        self.verified = False
+        self.said.append(sentence)
 
 
 class Placing:
@@ -36,11 +45,10 @@ class Placing:
     def __init__(self, offset: int, run: str, outcomes: Sequence[RawRecord], judgements: Sequence[RawRecord]) -> None:
         self._offset = offset
         self._run = run
-        letters = {letter_digest(r.value, r.headers) for r in outcomes}
         self._digests = {
-            KINDS[0]: {value_digest(r.value) for r in outcomes},
-            KINDS[1]: letters,
-            KINDS[2]: {value_digest(r.value) for r in judgements},
+            KINDS[0]: [value_digest(r.value) for r in outcomes],
+            KINDS[1]: [letter_digest(r.value, r.headers) for r in outcomes],
+            KINDS[2]: [value_digest(r.value) for r in judgements],
         }
         self._wants_judgement = bool(judgements)
         self._heads: set[str] = set()
@@ -104,7 +112,10 @@ class Placing:
         wrong = []
         if number is None:
             wrong.append("its receipt does not anchor it: it was changed, or it is a repeat whose commit was never finished")
-        if self._wants_judgement and not self._judged(receipt):
+        place.outcome = min(self._anchored(receipt, *KINDS[:2]), default=0)
+        judged = self._anchored(receipt, KINDS[2])
+        place.judgement = min(judged, default=0)
+        if self._wants_judgement and not judged:
             wrong.append("its receipt does not anchor its judgement: that was changed or put in")
         if self._prev_known is False:
             wrong.append("its receipt names a receipt before it that is not there")
@@ -117,7 +128,10 @@ class Placing:
         place.said += wrong
         return place
 
-    def _judged(self, receipt: Receipt) -> bool:
+    def _anchored(self, receipt: Receipt, *kinds: str) -> set[int]:
+        """The places, among those that were given, of the records that a receipt anchors."""
         width = receipt.chain.width if receipt.chain is not None else 0
-        found = set(self._unpacked(receipt)[KINDS[2]])
-        return any(digest[:width] in found for digest in self._digests[KINDS[2]])
+        digests = {kind: set(found) for kind, found in self._unpacked(receipt).items()}
+        return {
+            index for kind in kinds for index, digest in enumerate(self._digests[kind]) if digest[:width] in digests[kind]
+        }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from topics.verify.facts import OFFENCES, Account, Tally
+from topics.verify.facts import OFFENCES, Account, PartitionAccount, Tally
 
 MOST_LINES = 20
 """Offenders that are printed for each kind; JSON has all that were kept."""
@@ -43,7 +43,17 @@ def _agent(account: Account) -> dict[str, Any]:
 
 
 def _notes(account: Account) -> list[str]:
-    return [*account.notes, *(note for p in account.partitions for note in p.notes)]
+    return [*account.notes, *(note for p in account.partitions for note in [*p.notes, *_differing(p)])]
+
+
+def _differing(partition: PartitionAccount) -> list[str]:
+    """Where the records lie that say something else than the first with their id, as far as they were kept by name."""
+    if not partition.differing:
+        return []
+    where = ", ".join(f"{topic}/{partition.partition} offset {at}" for topic, at in partition.differing)
+    more = partition.tally.changed - len(partition.differing)
+    rest = f", and {more} more" if more else ""
+    return [f"repeats after a crash, or put in, since they say something else than the first or the anchored one: {where}{rest}"]
 
 
 def lines(account: Account) -> list[str]:

@@ -109,7 +109,7 @@ def test_every_kind_of_offence_is_seeded_somewhere() -> None:
     elsewhere = {"missing_part", "altered", "unreadable"}  # below, and in the tests of reading
     elsewhere |= {  # tests/topics/verify/test_audit.py and test_calls.py
         "chain_break", "chain_fork", "chain_count", "anchor_lost", "changed", "removed", "inserted", "moved", "call_changed",
-        "call_gap",
+        "call_gap", "call_twice",
     }  # fmt: skip
     assert seeded | elsewhere == set(OFFENCES)
 
@@ -247,6 +247,7 @@ def test_at_least_once_a_repeat_that_says_something_else_is_counted_as_changed()
     account = history.commit(0, 3, decided=[0], dead=[2], skipped=[1]).account()
     assert account.offenders == []
     assert account.tally.changed == 1
+    assert account.differing == [("loans", 1)]
 
 
 def test_at_least_once_outcomes_may_be_ahead_of_their_receipt() -> None:

@@ -16,7 +16,8 @@ from topics.chain import SHORT, Tip, chain, head, letter_digest, unpack, value_d
 from topics.handover import Outbound
 from topics.verify.anchors import Anchors
 from topics.verify.audit import DEAD_LETTERS, DECISIONS, JUDGEMENTS
-from topics.verify.facts import PartitionAccount
+from topics.verify.facts import MOST_DIFFERING, Account, PartitionAccount
+from topics.verify.report import lines
 
 Break = Callable[[History], object]
 
@@ -359,6 +360,27 @@ def test_a_repeat_that_says_something_else_is_counted_as_changed(kind: str, agai
     history.receipts[0] = (0, receipt.model_copy(update={"chain": chain(records, Tip(), 1 << 19)}))
     account = history.account()
     assert (account.offenders, account.tally.changed) == ([], changed)
+    assert account.differing == [(history.scope.decisions if kind == DECISIONS else history.scope.judgements, 0)] * changed
+
+
+def test_a_judgement_that_was_written_before_the_anchored_one_is_named() -> None:
+    """At least once it may be a repeat, so it is no offence; it fails strictly, and a person is told where it lies."""
+    history = History(promise="at-least-once", chained=True).read(0)
+    history.commit(0, 1, decided=[0])
+    ours = history.judgements.pop()
+    history.judgements += [(0, b'{"answer":"forged"}', ours[2]), (1, *ours[1:])]
+    found = Account("credit-risk", "loans", "g", [history.account()])
+    assert (found.ok, found.strict_ok) == (True, False)
+    assert any("note: " in line and "headrace.credit-risk.judgements/2 offset 0" in line for line in lines(found))
+
+
+def test_of_many_differing_repeats_a_few_are_named_and_the_rest_counted() -> None:
+    """A note stays a line that can be read."""
+    account = PartitionAccount("loans", 2)
+    for at in range(MOST_DIFFERING + 3):
+        account.differ("judgements", at)
+    (note,) = [line for line in lines(Account("a", "loans", "g", [account])) if "note: " in line]
+    assert note.endswith(f"judgements/2 offset {MOST_DIFFERING - 1}, and 3 more")
 
 
 # ---- digests ---------------------------------------------------------------------------------------------------------------

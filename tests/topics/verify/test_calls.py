@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -13,17 +14,20 @@ from topics.verify import parse
 from topics.verify.calls import MOST_RECENT, CallFact, Calls
 
 
-def call(number: int, status: CallStatus = "ok") -> Call:
+def call(number: int, status: CallStatus = "ok", worker: str = "w") -> Call:
     """A call of its own."""
+    call_id = f"c{number}" if worker == "w" else f"{worker}-c{number}"
     return Call(
-        call_id=f"c{number}", agent="a", endpoint="http://m", model_requested="m", request_hash="", status=status,
+        call_id=call_id, agent="a", endpoint="http://m", model_requested="m", request_hash="", status=status,
     )  # fmt: skip
 
 
 def sealed(count: int, worker: str = "w", unpublished: int = 0) -> list[CallFact]:
     """The calls of one run of a worker as verification reads them; the third timed out, and no decision names it."""
     chain = CallChain(worker)
-    values = [chain.seal(call(n, "timeout" if n == 2 else "ok"), unpublished if n == count - 1 else 0) for n in range(count)]
+    values = [
+        chain.seal(call(n, "timeout" if n == 2 else "ok", worker), unpublished if n == count - 1 else 0) for n in range(count)
+    ]
     facts = [parse.call(Raw("t", value, offset=at)) for at, value in enumerate(values)]
     return [fact for fact in facts if isinstance(fact, CallFact)]
 
@@ -128,6 +132,25 @@ def test_a_batch_that_was_sent_twice_is_a_repeat() -> None:
     calls = sealed(4)
     assert wrong([*calls, *calls[2:]]) == []
     assert wrong([*calls, calls[2]._replace(digest="cd" * 32)]) == ["call_changed"]
+
+
+@pytest.mark.parametrize("change", [{"worker": "w-forged", "seq": 1, "prev": None}, {"seq": 5}, {"worker": None, "seq": 0}])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_call_id_that_another_call_has_as_well_offends(change: dict[str, Any], before: bool) -> None:
+    """A run that somebody made up, a number behind the last, or no worker: the second of the two names the first."""
+    calls = sealed(4)
+    other = calls[2]._replace(**change, digest="ef" * 32, partition=9, at=77)
+    found = judged([other, *calls] if before else [*calls, other])
+    (twice,) = [one for one in found.wrong if one.kind == "call_twice"]
+    assert (twice.partition, twice.at) == ((0, 2) if before else (9, 77))
+    assert ("in partition 9 at offset 77" if before else "in partition 0 at offset 2") in twice.detail
+
+
+def test_copies_of_a_call_are_no_twins() -> None:
+    """Whatever a producer sends again, with a worker or from before there were any."""
+    calls = sealed(2)
+    loose = calls[0]._replace(worker=None, seq=0, call_id="old")
+    assert wrong([loose, loose, *calls, *calls]) == []
 
 
 def test_decisions_whose_call_is_gone_are_named() -> None:
