@@ -12,7 +12,8 @@ import typer
 from agents.cli.choice import chosen_agents, found_agents
 from agents.cli.masked import plain
 from agents.cli.output import console, emit_json, fail, out
-from agents.cli.story import Copies, Story, Teller
+from agents.cli.search import Copies, Search
+from agents.cli.story import Story, Teller
 from agents.engine.discover import Agent
 from agents.engine.kafka import kafka_config
 from agents.settings import Settings
@@ -81,16 +82,19 @@ async def _explain(
                 status.stop()
             watch = asyncio.create_task(_watch(found, status.update))
             try:
-                teller = Teller(found, agents, settings)
-                copies, why = await _copies(teller, id, place, most)
-                return (await teller.tell(copies), "") if copies is not None else (None, why)
+                search = Search(found, agents, settings)
+                copies, why = await _copies(search, id, place, most)
+                doubts = search.passed.texts()
+                if copies is None:
+                    return None, "; ".join([why, *doubts])
+                return await Teller(found, settings.run).tell(copies, doubts), ""
             finally:
                 watch.cancel()
 
 
-async def _copies(teller: Teller, id: str | None, place: tuple[str, int, int] | None, most: int) -> tuple[Copies | None, str]:
+async def _copies(search: Search, id: str | None, place: tuple[str, int, int] | None, most: int) -> tuple[Copies | None, str]:
     if place is not None:
-        copies, why = await teller.at(*place)
+        copies, why = await search.at(*place)
         if copies is not None and id not in (None, copies.id):
             return None, f"the outcome there has the id {copies.id}, not {id}"
         return copies, why
@@ -100,7 +104,7 @@ async def _copies(teller: Teller, id: str | None, place: tuple[str, int, int] | 
         "with --most, name the agent with --agent if its file lies elsewhere (HEADRACE_AGENTS_PATH), or say where it lies with "
         "--topic, --partition and --offset (of the decision or of its source record); retention may have removed it"
     )
-    return await teller.find(id, most), why
+    return await search.find(id, most), why
 
 
 async def _watch(found: Finder, say: Any) -> None:
@@ -116,7 +120,7 @@ def lines(story: Story) -> Iterator[str]:
     body, at = told["outcome"], told["at"]
     yield f"{told['kind']} {told['decision_id']} of {told['agent']}, at {_where(at)}"
     if told["copies"] > 1:
-        yield f"  written {told['copies']} times (at least once); the first stands, and this is it"
+        yield f"  written {told['copies']} times (at least once); readers take the first with its id"
     yield from _source(told)
     for one in told["inputs"]:
         yield from _input(one)
@@ -130,6 +134,8 @@ def lines(story: Story) -> Iterator[str]:
     yield from _closed(told)
     for what in told["missing"]:
         yield f"missing: {what}"
+    for what in told["doubts"]:
+        yield f"doubt: {what}"
 
 
 def _source(told: Mapping[str, Any]) -> Iterator[str]:
@@ -232,7 +238,7 @@ def _block(title: str, value: Any) -> Iterator[str]:
         return
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     indent = " " * (len(title) - len(title.lstrip()) + 2)
-    if len(text) <= WIDE:
+    if len(text) <= WIDE or not isinstance(value, Mapping | list | str):
         yield f"{title}: {text}"
     elif isinstance(value, Mapping):
         yield f"{title}:"

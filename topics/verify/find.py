@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,10 @@ from topics.verify.read import STALL_SECONDS, shapes
 
 CHUNK = 20_000
 """Offsets that are read at a time on the way back."""
+MOST_LATE = 10_000
+"""Records in a row that are later than those looked for, before no more are looked for."""
+FAR = 60_000
+"""Milliseconds by which the clocks of workers may differ, so that nothing is said of a record that is late by less."""
 
 
 @asynccontextmanager
@@ -103,6 +108,25 @@ class Finder:
             if batch:
                 self.read += len(batch)
                 yield batch
+
+    async def near(self, tp: TopicPartition, begin: int, end: int, passed: Counter[TopicPartition]) -> AsyncIterator[RawRecord]:
+        """The records of [begin, end] (epoch milliseconds of their own times), in log order.
+
+        A time is what its writer says: one that is late ends nothing, only MOST_LATE in a row do. `passed` counts those far
+        behind `end` that others of [begin, end] came after.
+        """
+        late = far = 0
+        async for batch in self.between(tp, await self.since(tp, begin), 1 << 62):
+            for record in batch:
+                if record.timestamp > end:
+                    late, far = late + 1, far + (record.timestamp > end + FAR)
+                    if late >= MOST_LATE:
+                        return
+                    continue
+                if far:
+                    passed[tp] += far
+                late = far = 0
+                yield record
 
     async def back(
         self, tps: Iterable[TopicPartition], most: int

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
 
-from schemas.audit import Call
+from schemas.audit import Call, Judgement
+from schemas.decision import Decision
 from schemas.identity import input_hash
+from schemas.manifest import Manifest
 from schemas.receipt import Receipt
+from schemas.wire import Wire
 from topics.record import RawRecord
 from topics.verify.calls import CallFact
 from topics.verify.facts import Outcome
 
+Read = TypeVar("Read", bound=Wire)
 PREFIX = "headrace_"
 """Begins the headers in which a dead letter says what it is."""
 MOST_DIGITS = 19
@@ -22,13 +26,37 @@ _NEAR = 256
 """Bytes at the beginning of a judgement among which its decision's id stands."""
 
 
-def receipt(record: RawRecord) -> Receipt | str:
-    """The receipt in a record."""
+def _read(model: type[Read], record: RawRecord) -> Read | str:
     try:
-        return Receipt.model_validate_json(record.value or b"")
+        return model.model_validate_json(record.value or b"")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"not a receipt: {'.'.join(str(part) for part in first['loc'])} {first['msg']}"
+        return f"not a {model.__name__.lower()}: {'.'.join(str(part) for part in first['loc'])} {first['msg']}"
+
+
+def receipt(record: RawRecord) -> Receipt | str:
+    """The receipt in a record."""
+    return _read(Receipt, record)
+
+
+def whole_call(record: RawRecord) -> Call | str:
+    """All that a call says, for whoever tells of it."""
+    return _read(Call, record)
+
+
+def judgement(record: RawRecord) -> Judgement | str:
+    """All that a judgement says."""
+    return _read(Judgement, record)
+
+
+def manifest(record: RawRecord) -> Manifest | str:
+    """All that a manifest says."""
+    return _read(Manifest, record)
+
+
+def decision_body(record: RawRecord) -> Decision | str:
+    """All that a decision says; verification itself needs less of it, see `decision`."""
+    return _read(Decision, record)
 
 
 def decision(record: RawRecord) -> Outcome | str:
@@ -111,15 +139,12 @@ def judgement_id(value: bytes) -> str:
 
 def call(record: RawRecord) -> CallFact | str:
     """The call in a record."""
-    value = record.value or b""
-    try:
-        made = Call.model_validate_json(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"not a call: {'.'.join(str(part) for part in first['loc'])} {first['msg']}"
+    made = _read(Call, record)
+    if isinstance(made, str):
+        return made
     return CallFact(
         record.offset, record.partition, made.call_id, made.worker, made.seq or 0, made.prev, made.unpublished,
-        sha256(value).hexdigest(),
+        sha256(record.value or b"").hexdigest(),
     )  # fmt: skip
 
 
