@@ -61,6 +61,8 @@ class Numbers:
         if self.whole:
             return int(found)
         close = float(found)
+        if self.exact and not found and self.step.denominator > 1:
+            return "0.0"  # the number 0.0 is read as 0, which has a digit before the point: it may have no room
         return _text(found) if self.exact and Fraction(repr(close)) != found else close
 
     def evenly(self, most: int) -> list[float]:

@@ -156,7 +156,14 @@ def test_a_field_that_no_value_fits_is_refused_at_the_start(kind: Any) -> None:
 BOUNDS = st.decimals(-1000, 1000, places=3)
 
 
-@settings(deadline=None)
+def test_a_decimal_without_room_before_its_point_can_be_zero() -> None:
+    """One digit and one place: 0.0 fits, 0 does not."""
+    kind = Annotated[Decimal, Field(ge=0, le=Decimal("0.1"), max_digits=1, decimal_places=1)]
+    assert answered(kind, p=0.0) == 0
+    assert answered(kind, p=1.0) == Decimal("0.1")
+
+
+@settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_a_decimal_that_is_accepted_can_be_answered_whatever_is_said(data: st.DataObject) -> None:
     """Any bounds, places, digits and multiple: refused at the start, or every probability makes an answer that is valid."""
