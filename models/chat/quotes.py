@@ -17,7 +17,8 @@ from html import unescape
 from typing import Any, Final
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_]+")
-_ESCAPE: Final = re.compile(r"\\+(?:u[0-9A-Fa-f]{4}|[nrtbf])")
+_ESCAPE: Final = re.compile(r"(?<!\\)\\++(?:u[0-9A-Fa-f]{4}|[nrtbf])")
+"""Begins where a run of backslashes does, and takes all of it: from each of them on would be quadratic."""
 _OF_RECORDS, _OF_REQUEST = 3, 8
 _LONGEST_REQUEST: Final = 65_536
 """Bytes of a request's beginning that are looked at: what is no record, and fixed, stands there."""

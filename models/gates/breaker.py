@@ -9,8 +9,9 @@ Each opening begins a new era. How a request of an earlier era ends says nothing
 
 A 429 is no failure: it says that the endpoint is there (models/gates/admission.py answers it). Nor is a request that was
 refused for what is in it. A key or a path that is refused, or a quota that is used up, opens at once: no other request would fare
-better. A 403 without a reason may be about one record's text, as with a web firewall: it is an ordinary failure, and none
-where the last such request had records in common with this one.
+better. A 403 without a reason may be about one record's text, as with a web firewall. About several records it is a failure
+only with the third request about some of them that ends so, the whole and both its halves, while nobody else is served: one
+record is in one half. About a record alone it is one the first time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ HOPELESS_PAUSE = 30.0
 FULL = 64
 """In flight during slow start past which there is nothing more to start slowly."""
 _HOPELESS = (401, 403, 404)
+_SUSPECTS, _WHOLE_AND_HALVES = 64, 3
 
 
 @dataclass(slots=True)
@@ -45,6 +47,15 @@ class BreakerStats:
     refused: int = 0
     probes: int = 0
     why: str = ""
+
+
+@dataclass(slots=True)
+class _Suspects:
+    """Records of a request that was forbidden without a reason: how often so far, while `served` requests had been served."""
+
+    ids: frozenset[str]
+    served: int
+    times: int = 0
 
 
 class Breaker:
@@ -60,7 +71,8 @@ class Breaker:
         self._chance = chance
         self._seen = deque[tuple[float, bool]](maxlen=WINDOW)
         self._row = 0
-        self._suspected = frozenset[str]()
+        self._suspects = deque[_Suspects](maxlen=_SUSPECTS)
+        self._served = 0
         self._pause = 0.0
         self._era = 1
         self._allowed = self.in_flight = self._succeeded = 0
@@ -93,7 +105,7 @@ class Breaker:
         if era != self._era:
             return  # it was under way when others failed
         self.in_flight -= 1
-        failed = None if self._same_again(ended) else _failure(ended)
+        failed = self._forbids_all(ended.about) if ended.about else _failure(ended)
         if failed is None:
             if self.state == "half open":
                 # It did not leave, or says nothing: the next one is the probe, at once.
@@ -103,16 +115,21 @@ class Breaker:
         else:
             self._worked(now)
 
-    def _same_again(self, ended: Ended) -> bool:
-        """Whether the last request that was forbidden without a reason had records of this one: they may be why."""
-        if not ended.about:
-            return False
-        same = ended.about & self._suspected
-        self._suspected = same or ended.about
-        return bool(same)
+    def _forbids_all(self, about: frozenset[str]) -> bool | None:
+        """Whether a request about these that was forbidden without a reason is a failure; None where one of them may be why."""
+        found = next((one for one in self._suspects if one.ids & about), None)
+        if found is None:
+            self._suspects.append(found := _Suspects(about, self._served))
+        elif found.served != self._served:
+            found.served, found.times = self._served, 0
+            return None
+        found.times += 1
+        again = found.times == 1 if len(found.ids) == 1 else found.times % _WHOLE_AND_HALVES == 0
+        return True if again else None
 
     def _worked(self, now: float) -> None:
         self._row = 0
+        self._served += 1
         self._seen.append((now, False))
         if self.state == "half open":
             self.state, self._allowed, self._succeeded = "slow start", 1, 0

@@ -19,8 +19,9 @@ import orjson
 
 from models.chat.ending import ending
 from models.chat.endpoint import Endpoint
-from models.chat.failures import Exhausted, Unexplained
+from models.chat.failures import Exhausted, Filtered, Unexplained, Unfit
 from models.chat.line import Pacer
+from models.chat.quotes import Quotes
 from models.contract import Answer, Question, Scorer, Status
 from models.gates.gate import Asking, Ended, Gate, Refused
 from models.gates.passage import Passage
@@ -36,7 +37,8 @@ MOST_TEXTS: Final = 32
 MOST_BYTES: Final = 100_000
 _PATH: Final = "/moderations"
 _NAME: Final = re.compile(r"[A-Za-z0-9_/-]{1,40}")
-_TEXT_REFUSED: Final = (400, 413, 422)
+_OF_A_TEXT: Final = (ModelProtocolError, Unexplained, Unfit, Filtered)
+"""What may be due to one text: a wrong key, address or model, a limit or an outage is not."""
 _PAUSE: Final = 0.1
 _TRIES: Final = 2
 SAID: Final = "moderation: "
@@ -56,6 +58,14 @@ class Said(NamedTuple):
     text: str
     partition: int = 0
     id: str = ""
+
+
+class _Found(NamedTuple):
+    """What stops each record of a request, whether the endpoint said so, and if not, whether one of the texts may be why."""
+
+    verdicts: Sequence[Answer[Any] | None]
+    answered: bool = True
+    of_a_text: bool = False
 
 
 class Moderated(Wrapper):
@@ -122,11 +132,35 @@ class Moderated(Wrapper):
         until = clock() + (deadline - clock()) * SHARE
         for some in chunks(said):
             verdicts += await self._of_some(some, until)
+        self.flagged += sum(verdict is not None and verdict.status == "refused" for verdict in verdicts)
+        self.unanswered += sum(verdict is not None and verdict.status != "refused" for verdict in verdicts)
         return verdicts
 
     async def _of_some(self, said: Sequence[Said], until: float) -> Sequence[Answer[Any] | None]:
-        """The same for texts that fit into one request; what is wrong with it alone may be wrong with one of them alone."""
+        """The same for texts that fit into one request; what is wrong with it alone may be wrong with one of them alone.
+
+        So it is asked about in halves, as long as a level of halves brings any answer, or the endpoint takes single texts only.
+        """
+        verdicts: list[Answer[Any] | None] = [None] * len(said)
+        groups, first = [range(len(said))], True
+        while groups:
+            rounds = await asyncio.gather(*(self._of_group(said[group.start : group.stop], until) for group in groups))
+            halves: list[range] = []
+            for group, found in zip(groups, rounds, strict=True):
+                verdicts[group.start : group.stop] = found.verdicts
+                if found.of_a_text and len(group) > 1:
+                    half = len(group) // 2
+                    halves += [group[:half], group[half:]]
+            if halves and not first and not any(found.answered for found in rounds):
+                alone = await self._of_group(said[halves[0].start : halves[0].start + 1], until)
+                halves = halves if alone.answered else []
+            groups, first = halves, False
+        return verdicts
+
+    async def _of_group(self, said: Sequence[Said], until: float) -> _Found:
+        """What one request, sent again while that can help, says of its texts."""
         status: Status
+        of_a_text = False
         try:
             categories = await self._ask(said, until)
         except TimeoutError:
@@ -134,15 +168,10 @@ class Moderated(Wrapper):
         except Refused as refused:
             status, why = refused.status, refused.why
         except ModelError as error:
-            if len(said) > 1 and _of_a_text(error):
-                half = len(said) // 2
-                return [*await self._of_some(said[:half], until), *await self._of_some(said[half:], until)]
-            status, why = _status(error), str(error)
+            status, why, of_a_text = _status(error), str(error), isinstance(error, _OF_A_TEXT)
         else:
-            self.flagged += sum(category is not None for category in categories)
-            return [None if each is None else Answer("refused", why=f"{SAID}{each}", stopped=True) for each in categories]
-        self.unanswered += len(said)
-        return [Answer(status, why=_told(why), stopped=True)] * len(said)
+            return _Found([None if each is None else Answer("refused", why=f"{SAID}{each}", stopped=True) for each in categories])
+        return _Found([Answer(status, why=_told(why), stopped=True)] * len(said), answered=False, of_a_text=of_a_text)
 
     async def _ask(self, said: Sequence[Said], until: float) -> list[str | None]:
         """For each text the categories it was flagged for, or None. Raises Refused, TimeoutError or ModelError."""
@@ -173,7 +202,7 @@ class Moderated(Wrapper):
             sent_at = now()
             passage.ended = Ended("timeout")  # until it is known to have ended otherwise
             try:
-                reply = await self._endpoint.post(body, _PATH)
+                reply = await self._endpoint.post(body, _PATH, quotes=Quotes([{"text": one.text} for one in said], body))
                 found = read_moderation(reply.body, len(said))
             except ModelError as error:
                 passage.ended = ending(error, now() - sent_at, (one.id for one in said))
@@ -230,12 +259,6 @@ def chunks(said: Sequence[Said]) -> Iterator[Sequence[Said]]:
         size += bytes_
     if said:
         yield said[start:]
-
-
-def _of_a_text(error: ModelError) -> bool:
-    """Whether it may be due to a text: a wrong key or address, a limit or an outage is not."""
-    refused = isinstance(error, ModelRejected) and error.status in _TEXT_REFUSED
-    return refused or isinstance(error, ModelProtocolError | Unexplained)
 
 
 def _text(question: Question) -> str | None:

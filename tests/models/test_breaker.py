@@ -30,6 +30,10 @@ def fails(breaker: Breaker, now: float, *ends: Ended) -> None:
         breaker.left(ended, now, entered(breaker, now))
 
 
+def forbidden(*ids: str) -> Ended:
+    return Ended("rejected", status=403, about=frozenset(ids))
+
+
 def entered(breaker: Breaker, now: float) -> int:
     """The era of a request that passes."""
     era = breaker.enter(now)
@@ -65,13 +69,34 @@ def test_what_no_other_request_would_survive_opens_it_at_once(ended: Ended) -> N
 
 
 def test_what_is_forbidden_without_a_reason_opens_it_only_if_it_recurs_for_other_records() -> None:
-    """The same record again and again is its own fault; five requests that share none are the endpoint's."""
+    """The same record again and again is its own fault, alone too; five records that are forbidden alone are the endpoint's."""
     breaker = Breaker(half)
     for _ in range(2 * WINDOW):
-        fails(breaker, 0.0, Ended("rejected", status=403, about=frozenset({"a", "b"})))
-        fails(breaker, 0.0, Ended("rejected", status=403, about=frozenset({"a"})))
+        fails(breaker, 0.0, forbidden("a", "b"), forbidden("a"), Ended("served"))
+    fails(breaker, 0.0, *(forbidden("c") for _ in range(2 * WINDOW)))
     assert breaker.stats.opened == 0
-    fails(breaker, 0.0, *(Ended("rejected", status=403, about=frozenset({f"r{n}"})) for n in range(IN_A_ROW - 1)))
+    fails(breaker, 0.0, *(forbidden(f"r{n}") for n in range(IN_A_ROW - 1)))
+    assert breaker.state == "open"
+
+
+def test_poisons_of_many_batches_at_once_open_nothing() -> None:
+    """Firewalls are quick: all batches are forbidden, and a half of each, before the first healthy half is served."""
+    breaker = Breaker(half)
+    batches = [tuple(f"{batch}{place}" for place in "abcd") for batch in range(30)]
+    fails(breaker, 0.0, *(forbidden(*batch) for batch in batches))
+    fails(breaker, 0.0, *(forbidden(*batch[:2]) for batch in batches))
+    fails(breaker, 0.0, *(Ended("served") for _ in batches))
+    for batch in batches:
+        fails(breaker, 0.0, forbidden(batch[0]), Ended("served"))
+    assert (breaker.state, breaker.stats.opened) == ("closed", 0)
+
+
+def test_an_endpoint_that_forbids_everything_is_left_alone() -> None:
+    """Five batches of which the whole and both halves were forbidden, while nobody was served."""
+    breaker = Breaker(half)
+    for batch in range(IN_A_ROW):
+        assert breaker.state == "closed"
+        fails(breaker, 0.0, forbidden(f"{batch}a", f"{batch}b"), forbidden(f"{batch}a"), forbidden(f"{batch}b"))
     assert breaker.state == "open"
 
 

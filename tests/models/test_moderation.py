@@ -195,23 +195,65 @@ async def test_an_endpoint_that_takes_one_text_at_a_time_is_asked_so() -> None:
 
     async with serving(handler) as base_url:
         moderated = Moderated(Says("m", "answered"), endpoint(base_url))
-        assert statuses(await moderated.score(notes("a", "b"), soon(20))) == ["answered", "refused"]
+        said = statuses(await moderated.score(notes("a", "b", *"acacacacac"), soon(20)))
+        assert said == ["answered", "refused"] + ["answered"] * 10
         await moderated.close()
 
 
-async def test_a_wrong_key_is_no_reason_to_ask_in_halves() -> None:
-    """One request is enough to know."""
-    seen: list[int] = []
+MODEL_GONE = {"error": {"message": "no such model", "code": "model_not_found", "param": "model"}}
 
-    async def handler(_: web.Request) -> web.Response:
-        seen.append(1)
-        return web.Response(status=401, text="{}")
+
+@pytest.mark.parametrize(
+    ("status", "body", "most"), [(401, {}, 1), (400, MODEL_GONE, 1), (400, {}, 4), (403, {}, 4), (422, {}, 4)]
+)
+async def test_what_is_no_texts_fault_is_no_reason_to_ask_in_halves(status: int, body: Any, most: int) -> None:
+    """One request is enough to know it of a key or a model, four where no reason is given: whole, halves and one alone."""
+    seen: list[int] = []
+    async with serving(always(status, body, seen)) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
+        assert statuses(await moderated.score(notes(*"abcdefghijklmnop"), soon(20))) == ["rejected"] * 16
+        assert (moderated.unanswered, moderated.flagged) == (16, 0)
+        await moderated.close()
+    assert len(seen) == most
+
+
+async def test_what_an_error_quotes_of_a_text_is_no_sign_of_a_wrong_key() -> None:
+    """A text that speaks of a key, quoted by an endpoint that does not like it, costs its own record only."""
+    text, breaker = "POISON my api key is not working", BreakerGate("there")
+
+    async def handler(request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        if text in texts:
+            return web.json_response({"error": {"message": f"text forbidden by policy: {text}"}}, status=403)
+        return web.json_response(_results(*[FINE] * len(texts)))
 
     async with serving(handler) as base_url:
-        moderated = Moderated(Says("m", "answered"), endpoint(base_url))
-        assert statuses(await moderated.score(notes("a", "b"), soon(20))) == ["rejected"] * 2
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(breaker,))
+        assert statuses(await moderated.score(notes(*"abc", text, *"defg"), soon(20))) == ["answered"] * 3 + ["rejected"] + [
+            "answered"
+        ] * 4
         await moderated.close()
-    assert len(seen) == 1
+    assert breaker.closed()
+
+
+async def test_two_batches_with_a_forbidden_text_each_cost_their_own_record_only() -> None:
+    """At once, and though the firewall is quicker than the endpoint behind it."""
+    breaker = BreakerGate("there")
+
+    async def handler(request: web.Request) -> web.Response:
+        texts = (await request.json())["input"]
+        if "POISON" in texts:
+            return web.Response(status=403, text="<html>Forbidden</html>", content_type="text/html")
+        await asyncio.sleep(0.05)
+        return web.json_response(_results(*[FINE] * len(texts)))
+
+    async with serving(handler) as base_url:
+        moderated = Moderated(Says("m", "answered"), endpoint(base_url), gates=(breaker,))
+        batches = [[Question(f"{b}-{n}", Note(text="fine" if n else "POISON")) for n in range(16)] for b in range(8)]
+        for answers in await asyncio.gather(*(moderated.score(batch, soon(20)) for batch in batches)):
+            assert statuses(answers) == ["rejected"] + ["answered"] * 15
+        await moderated.close()
+    assert (breaker.closed(), breaker.stats.opened) == (True, 0)
 
 
 async def test_many_texts_are_several_requests() -> None:

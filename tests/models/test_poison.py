@@ -147,14 +147,14 @@ async def test_a_record_that_a_firewall_refuses_takes_nobodys_answer_and_shuts_n
 
 
 async def test_an_endpoint_that_forbids_everything_is_left_alone_after_a_few() -> None:
-    """Three requests for a batch, and the third batch finds it shut."""
+    """Three requests for a batch, and the sixth batch finds it shut."""
     server = Poisoned(set(range(8)), "403")
     async with reach(server) as running:
         gate = BreakerGate("there")
         scorer = chat(str(running.make_url("/v1")), gates=[gate])
         await scorer.score(questions(8), soon(60))
         assert len(server.asked) == 3
-        for _ in range(2):
+        for _ in range(5):
             await scorer.score(questions(8), soon(60))
         await scorer.close()
     assert (gate.breaker.state, gate.breaker.stats.why) == ("open", "rejected (403)")

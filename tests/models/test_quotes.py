@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -59,3 +60,12 @@ def test_ladders_are_few_where_the_endpoint_is_known_to_answer() -> None:
     assert [ladders.ladder(Dialect(), level, 6.0) for level in range(2)] == [Ladder(True, False), Ladder(False, False)]
     assert [ladders.ladder(Dialect("plain"), level, 6.0) for level in range(3)] == unknown
     assert ladders.ladder(Dialect(), 0, 5.0 + KNOWN_SECONDS).doubtful
+
+
+@pytest.mark.parametrize("text", ["\\" * 100_000, "\\u00" * 30_000, "&#x" * 30_000, "a" * 100_000, "a " * 50_000, "&" * 100_000])
+def test_no_text_makes_comparing_long(text: str) -> None:
+    """It is done in the event loop: time grows with the text, not with its square. A guard, with room for a slow machine."""
+    before = time.process_time()
+    quotes = Quotes([{"note": text}], json.dumps([text]).encode())
+    quotes.unsaid(quotes.unquoted(f"I do not like {text[:2000]}: permission"), SIGNS)
+    assert time.process_time() - before < 5
