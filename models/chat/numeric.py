@@ -21,7 +21,13 @@ _LIMITS: Final = (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum
                   ("multiple_of", "multipleOf"))  # fmt: skip
 _MOST: Final = 1e300
 """What is beyond bounds nothing: no level between could be told."""
+_LEAST_WHOLE, _MOST_WHOLE = -(2**63), 2**64 - 1
 _DIGITS: Final = ("decimal_places", "max_digits")
+
+
+def writable(whole: int) -> bool:
+    """Whether JSON as it is written here can have this number."""
+    return _LEAST_WHOLE <= whole <= _MOST_WHOLE
 
 
 class ExactSchema(GenerateJsonSchema):
@@ -76,7 +82,8 @@ class Numbers:
 
 
 def numbers_of(*schemas: Mapping[str, Any]) -> Numbers | None:
-    """What all of these JSON Schemas of one field allow together; None where a bound is absent, or nothing is between them.
+    """What all of these JSON Schemas of one field allow together; None where a bound is absent, or nothing is between them,
+    or a whole number between them has more than 64 bits.
 
     Constraints that pydantic checks after a validator stand beside the type, under their own names.
     """
@@ -107,7 +114,9 @@ def numbers_of(*schemas: Mapping[str, Any]) -> Numbers | None:
     if cap is not None:
         inside = math.ceil(cap / step) - 1
         least, most = max(least, -inside), min(most, inside)
-    return Numbers(float(least * step), float(most * step), unit, whole, exact, step, least, most) if least <= most else None
+    if least > most or (whole and not (writable(int(least * step)) and writable(int(most * step)))):
+        return None
+    return Numbers(float(least * step), float(most * step), unit, whole, exact, step, least, most)
 
 
 def _places(places: list[Fraction], digits: list[Fraction], largest: int) -> tuple[list[Fraction], Fraction | None]:

@@ -7,8 +7,8 @@
                                       and no fewer than have to be, however improbable
     any other number with bounds      score over at most 11 levels: the mean of the levels
 
-Pure. A number is rounded to what its field allows (models/chat/numeric.py). A field of another kind, or one that no value fits,
-is left to its default, or is a ConfigError where it has none. What can not be a probability is never believed: one outside 0 to 1
+Pure. A number is rounded to what its field allows (models/chat/numeric.py). A field of another kind, one that no value fits,
+or a whole number that may have more than 64 bits, is left to its default, or is a ConfigError where it has none. What can not be a probability is never believed: one outside 0 to 1
 or that is no number, several that do not add up to 1, options that are not all there, a choice that is none of ours, or clearly
 not the most probable.
 """
@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import BaseModel
 
-from models.chat.numeric import ExactSchema, numbers_of
+from models.chat.numeric import ExactSchema, numbers_of, writable
 from models.chat.strict_schema import strict_schema
 from schemas.errors import ConfigError
 
@@ -72,7 +72,7 @@ def fields_of(answer: type[BaseModel]) -> tuple[Field, ...]:
         elif name in required:
             raise ConfigError(
                 f"building the questions for {answer.__name__}: its field {name} can not be asked in probabilities; make it a "
-                "Literal, a bool, a list of Literals or a number with both bounds, and see that some value keeps all its limits; "
+                "Literal, a bool, a list of Literals or a number with both bounds (a whole one of 64 bits), and see that some value keeps all its limits; "
                 "or give it a default, or set HEADRACE_MODEL_API to chat"
             )
     if not any(field.questions for field in found):
@@ -115,6 +115,8 @@ def _options(schema: Mapping[str, Any]) -> dict[str, Any] | None:
     elif schema.get("type") == "null":
         values = [None]
     else:
+        return None
+    if any(isinstance(value, int) and not writable(value) for value in values):
         return None
     texts = {value if isinstance(value, str) else orjson.dumps(value).decode(): value for value in values}
     return texts if len(texts) == len(values) and "" not in texts else None

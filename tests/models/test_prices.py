@@ -147,6 +147,24 @@ async def test_the_hard_stop_holds_where_the_price_doubles_in_the_night() -> Non
     assert billed == budget.total("2026-11-29") == 984_000
 
 
+async def test_a_request_is_reserved_at_the_dearer_price_and_settled_at_that_of_its_end() -> None:
+    """Asked shortly before the dear hours begin: it costs what the hour costs in which it ends, be it before or after that."""
+    found = listed("deepseek-chat", "https://api.deepseek.com", datetime(2026, 11, 28, 20, tzinfo=UTC))
+    assert found is not None
+    asking = Asking("a", 100_000, 50_000, {0: 1}, most_input=100_000)
+    now, budget = 0, Budget(1_000_000)
+    budget.take(0, 1, {})
+    gate = BudgetGate({"a": budget}, found, lambda: "2026-11-29", lambda: now)
+    for ended, cost in (("2026-11-28 23:59", 41_000), ("2026-11-29 00:31", 82_000)):
+        now = utc("2026-11-28 23:45")
+        before = budget.total("2026-11-29")
+        leave = await gate.enter(asking, soon(1))
+        assert 1_000_000 - before - budget.left(0, "2026-11-29") == 82_000
+        now = utc(ended)
+        leave(Ended("served", Tokens(input=100_000, output=50_000)))
+        assert budget.total("2026-11-29") - before == cost
+
+
 def test_a_price_that_is_missing_is_asked_for_where_it_belongs() -> None:
     """By the setting of that model; one that no cascade of the agent asks needs none."""
     agent = simple_agent(ASK, name="a")

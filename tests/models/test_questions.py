@@ -119,6 +119,8 @@ def answered(kind: Any, **rows: float) -> Any:
     (Annotated[Decimal, Field(ge=0, le=2**60, decimal_places=20)], 0.3, None),
     (Annotated[float, Field(ge=0, le=0.3, multiple_of=0.1)], 1.0, "0.3"),
     (Annotated[int, Field(ge=5, le=90, multiple_of=7)], 1.0, "84"),
+    (Annotated[int, Field(ge=0, lt=2**64)], 1.0, str(2**64 - 1)),
+    (Annotated[int, Field(ge=-(2**63), le=0)], 0.0, str(-(2**63))),
 ])  # fmt: skip
 def test_a_number_is_rounded_to_what_its_field_allows(kind: Any, likely: float, value: str | None) -> None:
     """Decimal places, digits and multiples, within the bounds, as an answer that passes the check."""
@@ -144,9 +146,12 @@ def test_a_list_has_as_many_members_as_it_has_to_have() -> None:
     Annotated[float, Field(gt=1, lt=1)],
     Annotated[float, Field(ge=0, le=math.inf)],
     Annotated[int, Field(ge=0, le=10**400)],
+    Annotated[int, Field(ge=0, le=2**64)],
+    Annotated[int, Field(gt=-(2**63) - 2, le=0)],
+    Literal[1, 2**70],
 ])  # fmt: skip
 def test_a_field_that_no_value_fits_is_refused_at_the_start(kind: Any) -> None:
-    """By its name, and not at every record; with a default it keeps that."""
+    """By its name, and not at every record; with a default it keeps that. Nor is one whose value could not be written."""
     odd: type[BaseModel] = create_model("Odd", sure=(bool, ...), rest=(kind, ...))
     with pytest.raises(ConfigError, match=r"Odd: its field rest can not be asked.*some value keeps all its limits"):
         fields_of(odd)
