@@ -123,9 +123,12 @@ def check(names: Annotated[list[str] | None, typer.Argument(help="Agents to chec
 
 def _checked(found: Found, agent: Agent) -> int:
     """Print what is wrong with one agent; how many problems that are."""
-    problems = problems_of(agent)
-    if not problems:  # examples of an agent that breaks the contract fail in ways that explain nothing
-        problems = _differing(agent)
+    try:
+        problems = problems_of(agent)
+        if not problems:  # examples of an agent that breaks the contract fail in ways that explain nothing
+            problems = _differing(agent)
+    except SystemExit:  # with status 0 it would look like success
+        problems = ["its code exits (SystemExit), which would end a worker; let it raise an error"]
     typer.echo(f"{agent.name}: " + (f"{len(agent.examples)} examples, as they should be" if not problems else "not in order"))
     for problem in problems:
         typer.echo(f"  {found.paths[agent.name]}: {problem}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +15,7 @@ from agents.engine.examples import prepared, shown
 from agents.engine.returned import watched
 from agents.engine.spec import DecisionAgent, Example
 from models.contract import Answer, Question, Scorer
+from models.scorers.daemon_threads import DaemonThreads
 from models.scorers.instant import InstantScorer
 from models.scorers.python_model import PythonScorer
 from models.scorers.scorecard import Scorecard
@@ -25,6 +25,8 @@ LOCAL = (Scorecard, InstantScorer, PythonScorer)
 """Scorers that need no network. What another one would do is not known, so it is not asked."""
 SECONDS = 2.0
 """For all examples together; the engine gives a fallback no more for a batch (agents/engine/runtime.py)."""
+AFTER = 1.0
+"""What is over by so much, in seconds, is not waited for."""
 
 
 def unfit(agent: Agent) -> list[str]:
@@ -64,9 +66,21 @@ def _answers(scorer: Scorer, questions: Sequence[Question]) -> Sequence[Answer[A
     async def ask() -> Sequence[Answer[Any]]:
         return await scorer.score(questions, asyncio.get_running_loop().time() + SECONDS)
 
-    # In a thread with a loop of its own: the caller may stand in a running one.
-    with ThreadPoolExecutor(1, thread_name_prefix="fallback") as thread:
-        return thread.submit(asyncio.run, ask()).result()
+    # In a thread with a loop of its own: the caller may stand in a running one, and goes on where this one hangs.
+    thread = DaemonThreads(1, "fallback")
+    asked = thread.submit(lambda: asyncio.run(ask()))
+    try:
+        error = asked.exception(SECONDS + AFTER)
+    except TimeoutError:
+        return [Answer("timeout", why=f"it holds up the event loop for more than {SECONDS + AFTER:g} s")] * len(questions)
+    finally:
+        thread.close()
+    if error is not None:  # an exit too
+        return [Answer("invalid", why=f"it ended with {type(error).__name__}")] * len(questions)
+    answers = asked.result()
+    if len(answers) != len(questions):
+        return [Answer("invalid", why=f"it gave {len(answers)} answers to {len(questions)} records")] * len(questions)
+    return answers
 
 
 def _no_answer(agent: Agent, answer: Answer[Any]) -> str | None:

@@ -8,9 +8,9 @@
     any other number with bounds      score over at most 11 levels: the mean of the levels
 
 Pure. A number is rounded to what its field allows (models/chat/numeric.py). A field of another kind, one that no value fits,
-or a whole number that may have more than 64 bits, is left to its default, or is a ConfigError where it has none. What can not be a probability is never believed: one outside 0 to 1
-or that is no number, several that do not add up to 1, options that are not all there, a choice that is none of ours, or clearly
-not the most probable.
+or a whole number that may have more than 64 bits, is left to its default, or is a ConfigError where it has none. What can not be
+a probability is never believed: one outside 0 to 1 or that is no number, several that do not add up to 1, options that are not
+all there, a choice that is none of ours, or clearly not the most probable.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def fields_of(answer: type[BaseModel]) -> tuple[Field, ...]:
         elif name in required:
             raise ConfigError(
                 f"building the questions for {answer.__name__}: its field {name} can not be asked in probabilities; make it a "
-                "Literal, a bool, a list of Literals or a number with both bounds (a whole one of 64 bits), and see that some value keeps all its limits; "
-                "or give it a default, or set HEADRACE_MODEL_API to chat"
+                "Literal, a bool, a list of Literals or a number with both bounds (a whole one of 64 bits), and see that some "
+                "value keeps all its limits; or give it a default, or set HEADRACE_MODEL_API to chat"
             )
     if not any(field.questions for field in found):
         raise ConfigError(f"building the questions for {answer.__name__}: none of its fields can be asked in probabilities; "

@@ -13,7 +13,10 @@ A = TypeVar("A", bound=BaseModel)
 
 
 class InstantScorer(Generic[A]):
-    """Answers each question through `function`, at once and on the event loop; an exception of it is "invalid" for its record."""
+    """Answers each question through `function`, at once and on the event loop.
+
+    An exception of it, or an exit, is "invalid" for its record.
+    """
 
     def __init__(
         self, function: Callable[[Any], A], *, name: str = "instant", tier: Literal["model", "scorecard", "python"] = "python"
@@ -32,7 +35,7 @@ class InstantScorer(Generic[A]):
     def _score(self, question: Question, position: int) -> Answer[A]:
         try:
             value = self._function(question.features)
-        except Exception as error:  # noqa: BLE001  # the contract: one record's fault stays with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the contract: one record's fault stays with it
             return Answer("invalid", tier=self._tier, why=f"{self.name} failed with {type(error).__name__}", position=position)
         return Answer("answered", value, self._tier, position=position, model_returned=self.name)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from models.contract import Answer, Question
+from models.scorers.daemon_threads import DaemonThreads
 
 A = TypeVar("A", bound=BaseModel)
 Function = Callable[[list[Any]], Sequence[Any]]
@@ -26,14 +27,15 @@ class PythonScorer(Generic[A]):
 
     It runs in one of `threads` threads of its own, so it never holds up the event loop; it must be safe to run in that many
     at once. A function can not be interrupted: past the deadline its answers are "timeout" while it runs on, and holds its
-    thread. A batch that raises or gives another count is asked again record by record, so that one record spoils only itself.
+    thread; the process ends without it. A batch that raises (an exit too) or gives another count is asked again record by
+    record, so that one record spoils only itself.
     """
 
     def __init__(self, function: Function, *, answer: type[A], name: str | None = None, threads: int = 1) -> None:
         self._function = function
         self._answer = answer
         self._name: str = name or getattr(function, "__name__", "") or type(function).__name__
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"scorer-{self._name}")
+        self._threads = DaemonThreads(threads, f"scorer-{self._name}")
 
     @property
     def name(self) -> str:
@@ -41,8 +43,8 @@ class PythonScorer(Generic[A]):
         return self._name
 
     async def close(self) -> None:
-        """Let the threads end; a function that still runs is not waited for. Safe to call twice."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the threads end; a function that still runs is not waited for, what waits is "unavailable". Safe to call twice."""
+        self._threads.close()
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[A]]:
         """One answer per question in order, before `deadline` (loop time)."""
@@ -62,7 +64,7 @@ class PythonScorer(Generic[A]):
             return self._no("timeout", "no answer before the deadline")
         try:
             async with asyncio.timeout_at(deadline):
-                return await loop.run_in_executor(self._pool, self._ask, features)
+                return await asyncio.wrap_future(self._threads.submit(partial(self._ask, features)))
         except TimeoutError:
             return self._no("timeout", "no answer before the deadline")
         except RuntimeError:
@@ -72,7 +74,7 @@ class PythonScorer(Generic[A]):
         """In the thread: whatever the function does comes back as a value."""
         try:
             said = list(self._function(features))
-        except Exception as error:  # noqa: BLE001  # somebody's model: any exception of it is a data fault
+        except BaseException as error:  # noqa: BLE001  # somebody's model: whatever it raises is a data fault, and no signal's
             # The type only: a message may quote the record.
             return self._no("invalid", f"{self._name} failed with {type(error).__name__}")
         if len(said) != len(features):
@@ -89,6 +91,9 @@ class PythonScorer(Generic[A]):
             fields = ", ".join(".".join(map(str, problem["loc"])) or "answer" for problem in problems)
             raw = dict(said) if isinstance(said, Mapping) else None
             return Answer("invalid", tier="python", why=f"{self._name} gave no valid {fields}", raw=raw, position=position)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a validator of the agent's own
+            why = f"checking the answer of {self._name} failed with {type(error).__name__}"
+            return Answer("invalid", tier="python", why=why, position=position)
         raw = value.model_dump(mode="json")
         return Answer("answered", value, "python", raw=raw, position=position, model_returned=self._name)
 

@@ -125,13 +125,13 @@ class Scorecard(Generic[A]):
         try:
             tally = self.tally(question.features)
             value = self.answer(tally, question.features)
-        except Exception as error:  # noqa: BLE001  # what one record does to the table or the agent's function stays with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # what one record does to the table or the agent's function stays with it
             return Answer("invalid", tier="scorecard", why=f"scorecard {self.name}: {_short(error)}", position=position)
         raw = {"points": tally.points, "parts": dict(tally.parts)}
         return Answer("answered", value, "scorecard", raw=raw, position=position, model_returned=self.name)
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """A pydantic error quotes the value; its fields say enough."""
     if isinstance(error, ValidationError):
         fields = (".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)[:3])

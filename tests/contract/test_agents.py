@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any, Literal, cast, get_args
 from uuid import UUID
 
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_serializer
 
+from agents.engine import fallback
 from agents.engine.contract import ENGINE_OVERRIDES, check
 from agents.engine.discover import discover
 from agents.engine.examples import differences, prepared, show, shown
@@ -352,6 +355,32 @@ def _risky(features: Any) -> Any:
     return _sound(features).model_copy(update={"risk": 101})
 
 
+def _exits(features: Any) -> Any:
+    """Ends without a word, with status 0."""
+    sys.exit()
+
+
+def _hangs(features: Any) -> Any:
+    """Until the process ends."""
+    Event().wait()
+
+
+class Ending(InstantScorer[Any]):
+    """A scorer that breaks its promise never to raise."""
+
+    async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+        """None."""
+        raise KeyboardInterrupt
+
+
+class Silent(InstantScorer[Any]):
+    """A scorer that breaks its promise of an answer each."""
+
+    async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[Any]]:
+        """None."""
+        return []
+
+
 def _each(batch: Sequence[Any]) -> list[Any]:
     """What the card answers to a batch."""
     return [_sound(features) for features in batch]
@@ -374,6 +403,17 @@ UNFIT: Mapping[str, tuple[Mapping[str, Any], str]] = {
         {"fallback": Scorecard("rules", MACHINE.answers, (Values("no_such", {}),), lambda tally, f: None)},
         "no answer (invalid): scorecard rules: AttributeError",
     ),
+    "exits": ({"fallback": PythonScorer(_exits, answer=MACHINE.answers, name="rules")},
+              "it gives no answer (invalid): rules failed with SystemExit"),
+    "exits in the loop": ({"fallback": InstantScorer(_exits, name="rules")},
+                          "it gives no answer (invalid): rules failed with SystemExit"),
+    "ends otherwise": ({"fallback": Ending(_sound, name="rules")},
+                       "it gives no answer (invalid): it ended with KeyboardInterrupt"),
+    "too few": ({"fallback": Silent(_sound, name="rules")}, "it gives no answer (invalid): it gave 0 answers to "),
+    "hangs": ({"fallback": PythonScorer(_hangs, answer=MACHINE.answers, name="rules")},
+              "it gives no answer (timeout): no answer before the deadline"),
+    "hangs in the loop": ({"fallback": InstantScorer(_hangs, name="rules")},
+                          "it gives no answer (timeout): it holds up the event loop"),
     "not in bounds": ({"fallback": InstantScorer(_risky, name="rules")},
                       "its answer is not valid: QualityAnswer.risk: Input should be less than or equal to 100"),
     "decide raises": ({"decide": _picky, "fallback": InstantScorer(_sound, name="rules")},
@@ -386,8 +426,13 @@ UNFIT: Mapping[str, tuple[Mapping[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "why"), UNFIT.values(), ids=UNFIT.keys())
-def test_a_fallback_that_does_not_fit_is_told_with_the_example(changes: Mapping[str, Any], why: str) -> None:
+def test_a_fallback_that_does_not_fit_is_told_with_the_example(
+    changes: Mapping[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is tried on the golden examples, so that an outage is not the first to find out; one reason is told once."""
+    if "timeout" in why:
+        monkeypatch.setattr(fallback, "SECONDS", 0.2)
+        monkeypatch.setattr(fallback, "AFTER", 0.2)
     titles = [example.title for example in asking(MACHINE)]
     (problem,) = check(replace(MACHINE, **changes))
     assert problem.startswith(f"fallback 'rules', example {titles[0]!r} and {len(titles) - 1} more: ")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import field_validator
 from sklearn.linear_model import LogisticRegression
 
 from models.contract import Question
+from models.scorers.instant import InstantScorer
 from models.scorers.python_model import PythonScorer
+from models.scorers.scorecard import Scorecard, Values
 from tests.support.scoring import Judged, Shown, questions, soon, statuses
 
 
@@ -77,6 +81,95 @@ async def test_after_closing_it_is_unavailable() -> None:
     await scorer.close()
     (answer,) = await scorer.score(questions(1), soon(1))
     assert answer.status == "unavailable"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+async def test_a_model_that_exits_spoils_only_its_record(kind: type[BaseException]) -> None:
+    """It ends neither the process nor the call: whatever a function raises is the fault of the record it was given."""
+
+    def leave(many: list[Shown]) -> list[dict[str, Any]]:
+        if any(one.number == 1 for one in many):
+            raise kind
+        return [{"risk": 5, "grade": "good"} for _ in many]
+
+    scorer = PythonScorer(leave, answer=Judged)
+    answers = await scorer.score(questions(3), soon(5))
+    await scorer.close()
+    assert statuses(answers) == ["answered", "invalid", "answered"]
+    assert answers[1].why == f"leave failed with {kind.__name__}"
+
+
+@pytest.mark.parametrize("tier", ["instant", "scorecard"])
+async def test_rules_that_exit_spoil_only_their_record(tier: str) -> None:
+    """The same of scorers that answer in the event loop."""
+
+    def leave(*_: Any) -> Judged:
+        sys.exit()
+
+    card: Scorecard[Judged] = Scorecard("rules", Judged, (Values("number", {}),), leave)
+    scorer = card if tier == "scorecard" else InstantScorer(leave, name="rules")
+    (answer,) = await scorer.score(questions(1), soon(5))
+    assert (answer.status, "SystemExit" in answer.why) == ("invalid", True)
+
+
+class Checked(Judged):
+    """Its validator fails in a way that pydantic does not expect."""
+
+    @field_validator("grade")
+    @classmethod
+    def _sound(cls, grade: str) -> str:
+        raise KeyError("secret value")
+
+
+async def test_a_validator_that_fails_is_told_by_the_type_of_its_error() -> None:
+    """As of a language model's answer."""
+    scorer = PythonScorer(picky, answer=Checked)
+    (answer,) = await scorer.score(questions(1), soon(5))
+    await scorer.close()
+    assert (answer.status, answer.why) == ("invalid", "checking the answer of picky failed with KeyError")
+
+
+async def test_what_waits_for_a_thread_when_it_is_closed_is_unavailable() -> None:
+    """A function that runs is not waited for, and no other is begun."""
+    begun, release = threading.Event(), threading.Event()
+    seen = list[int]()
+
+    def wait(many: list[Shown]) -> list[dict[str, Any]]:
+        seen.append(many[0].number)
+        begun.set()
+        release.wait(5)
+        return [{"risk": 1, "grade": "good"} for _ in many]
+
+    scorer = PythonScorer(wait, answer=Judged)
+    asked = [asyncio.ensure_future(scorer.score([question], soon(10))) for question in questions(2)]
+    await asyncio.to_thread(begun.wait, 5)
+    await scorer.close()
+    await scorer.close()
+    assert statuses(await asked[1]) == ["unavailable"]
+    release.set()
+    assert statuses(await asked[0]) == ["answered"]
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_it_runs_in_as_many_threads_as_are_given(threads: int) -> None:
+    """No fewer, or batches would wait for each other, and no more: the function may not stand it."""
+    release, most, running = threading.Event(), [0], set[int]()
+
+    def wait(many: list[Shown]) -> list[dict[str, Any]]:
+        running.add(threading.get_ident())
+        most[0] = max(most[0], len(running))
+        if len(running) == threads:
+            release.set()
+        release.wait(5)
+        running.discard(threading.get_ident())
+        return [{"risk": 1, "grade": "good"} for _ in many]
+
+    scorer = PythonScorer(wait, answer=Judged, threads=threads)
+    answers = await asyncio.gather(*(scorer.score([question], soon(10)) for question in questions(6)))
+    await scorer.close()
+    assert [answer.status for one in answers for answer in one] == ["answered"] * 6
+    assert most == [threads]
 
 
 @pytest.mark.parametrize("said", [None, 7, "text", {"risk": 1}])

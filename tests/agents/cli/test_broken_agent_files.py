@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -235,6 +237,43 @@ def test_check_refuses_a_definition_that_would_fail_later(
     assert line.startswith(f"broken: {path}:")
     assert told in line
     assert any(each.startswith("credit-risk: ") and each.endswith("as they should be") for each in said)
+
+
+ENDS = {
+    "exits": ("PythonScorer(lambda many: sys.exit(), answer=BASE.answers, name='rules')", "rules failed with SystemExit"),
+    "hangs": ("PythonScorer(lambda many: sleep(600), answer=BASE.answers, name='rules')", "(timeout): no answer before"),
+    "hangs in the loop": ("InstantScorer(lambda one: sleep(600), name='rules')", "(timeout): it holds up the event loop"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fallback", "why"), ENDS.values(), ids=ENDS.keys())
+def test_check_tells_of_a_fallback_that_exits_or_hangs_and_ends(fallback: str, why: str, folder: Path) -> None:
+    """As a process of its own: it neither ends without a word nor waits for what never ends."""
+    path = put(folder, "theirs.py", (
+        "import sys\nfrom dataclasses import replace\nfrom time import sleep\n"
+        "from agents.credit_risk import AGENT as BASE\n"
+        "from models.scorers.instant import InstantScorer\nfrom models.scorers.python_model import PythonScorer\n"
+        f"AGENT = replace(BASE, name='theirs', writes=replace(BASE.writes, name='their-decisions'), fallback={fallback})\n"
+    ))  # fmt: skip
+    command = (
+        "from agents.engine import fallback; fallback.SECONDS = fallback.AFTER = 0.2\n"
+        "from agents.cli.main import main; main(['agents', 'check', 'theirs'])"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"{path}: fallback 'rules', example " in done.stdout
+    assert why in done.stdout
+
+
+def test_check_tells_of_an_agent_that_exits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While its examples are decided; the others are checked all the same."""
+    head = "import sys\nfrom dataclasses import replace\nfrom agents.credit_risk import AGENT as BASE\n"
+    changes = "name='own', writes=replace(BASE.writes, name='own-decisions'), decide=lambda c, f, a: sys.exit()"
+    path = put(folder, "theirs.py", f"{head}AGENT = replace(BASE, {changes})\n")
+    assert run(group(), ["agents", "check"]) == 1
+    said = capsys.readouterr().out
+    assert f"own: not in order\n  {path}: its code exits (SystemExit)" in said
+    assert "product-quality: " in said
 
 
 def test_functions_of_every_kind_that_fit_are_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
