@@ -11,13 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core.core_schema import ErrorType
+
+from models.chat.field_names import names_of, place
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -188,28 +189,8 @@ def checked(reply: dict[str, Any], answer: type[A], loose: bool = False) -> Item
 def _explain(error: ValidationError, answer: type[BaseModel]) -> str:
     """The first few problems by field, in no words of the model: a `why` is read by more people than an audit."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_ERRORS]
-    known = _names(answer)
-
-    def place(loc: tuple[int | str, ...]) -> str:
-        return ".".join(str(part) if isinstance(part, int) or part in known else "(unknown)" for part in loc) or "answer"
-
+    names = names_of(answer)
     return "; ".join(
-        f"{place(problem['loc'])}: {problem['msg'] if problem['type'] in _PLAIN else problem['type']}" for problem in problems
+        f"{place(problem['loc'], names)}: {problem['msg'] if problem['type'] in _PLAIN else problem['type']}"
+        for problem in problems
     )[:300]
-
-
-@lru_cache(maxsize=256)
-def _names(answer: type[BaseModel]) -> frozenset[str]:
-    """The names of all fields of an answer, those inside its fields too."""
-    found = set[str]()
-
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            properties = node.get("properties")
-            found.update(properties if isinstance(properties, dict) else ())
-            node = list(node.values())
-        for each in node if isinstance(node, list) else ():
-            walk(each)
-
-    walk(answer.model_json_schema())
-    return frozenset(found)

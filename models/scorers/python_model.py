@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from models.chat.field_names import names_of, place
 from models.contract import Answer, Question
 from models.scorers.daemon_threads import DaemonThreads
 
@@ -88,7 +89,7 @@ class PythonScorer(Generic[A]):
             value = said if isinstance(said, self._answer) else self._answer.model_validate(said)
         except ValidationError as error:
             problems = error.errors(include_input=False)[:3]
-            fields = ", ".join(".".join(map(str, problem["loc"])) or "answer" for problem in problems)
+            fields = ", ".join(place(problem["loc"], names_of(self._answer)) for problem in problems)
             raw = dict(said) if isinstance(said, Mapping) else None
             return Answer("invalid", tier="python", why=f"{self._name} gave no valid {fields}", raw=raw, position=position)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a validator of the agent's own

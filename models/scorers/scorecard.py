@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from models.chat.field_names import names_of, place
 from models.contract import Answer, Question
 from schemas.errors import ConfigError
 
@@ -126,14 +127,15 @@ class Scorecard(Generic[A]):
             tally = self.tally(question.features)
             value = self.answer(tally, question.features)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # what one record does to the table or the agent's function stays with it
-            return Answer("invalid", tier="scorecard", why=f"scorecard {self.name}: {_short(error)}", position=position)
+            why = f"scorecard {self.name}: {_short(error, self.answer_model)}"
+            return Answer("invalid", tier="scorecard", why=why, position=position)
         raw = {"points": tally.points, "parts": dict(tally.parts)}
         return Answer("answered", value, "scorecard", raw=raw, position=position, model_returned=self.name)
 
 
-def _short(error: BaseException) -> str:
+def _short(error: BaseException, answer: type[BaseModel]) -> str:
     """A pydantic error quotes the value; its fields say enough."""
     if isinstance(error, ValidationError):
-        fields = (".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)[:3])
+        fields = (place(problem["loc"], names_of(answer)) for problem in error.errors(include_input=False)[:3])
         return f"no valid {', '.join(fields)}"
     return f"{type(error).__name__}: {error}"[:120]

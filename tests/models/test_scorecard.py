@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from models.contract import Question
 from models.scorers.scorecard import Bins, Scorecard, Values
@@ -73,3 +73,17 @@ def test_a_table_that_can_not_work_is_refused(table: Any) -> None:
     """No rows, a feature twice, edges that do not rise: each is a mistake in the declaration."""
     with pytest.raises(ConfigError, match="declaring scorecard"):
         Scorecard("bad", Judged, table, answer=lambda tally, features: Judged(risk=0, grade="good"))
+
+
+class Closed(Judged):
+    """Takes no other fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+async def test_an_answer_that_is_not_valid_is_told_by_the_names_of_its_type() -> None:
+    """A name that came from the record is not among them."""
+    said = {"jane@bank.com": 1, "risk": 101}
+    card = Scorecard("card", Closed, TABLE, answer=lambda tally, features: Closed.model_validate(said))
+    (answer,) = await card.score([Question("d", Loan())], soon(1))
+    assert (answer.status, answer.why) == ("invalid", "scorecard card: no valid risk, grade, (unknown)")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from agents.engine.pipeline import Pipeline
 from agents.engine.verdicts import Masked, Site, unmasked
-from models.contract import Answer
+from models.contract import Answer, Question
+from models.scorers.python_model import PythonScorer
 from schemas.audit import Judgement
-from tests.support.simple_agent import OrderAnswer, Scripted, order, simple_agent
+from tests.support.scoring import soon
+from tests.support.simple_agent import OrderAnswer, OrderFeatures, Scripted, order, simple_agent
 
 ANSWERED: Answer[Any] = Answer("answered", OrderAnswer(risk=7, verdict="accept"), raw={"risk": "7"}, call_id="c1", position=3)
 
 
 def judged(
-    answer: Answer[Any], *, fallback: bool = False, wish: str = "", masked: Masked = unmasked
+    answer: Answer[Any], *, fallback: bool = False, wish: str = "", masked: Masked = unmasked,
+    answers: type[OrderAnswer] = OrderAnswer,
 ) -> tuple[Judgement, bytes | None, str]:
     """The judgement, its key and the decision's id of one record that was answered so."""
-    agent = simple_agent(Scripted())
+    agent = simple_agent(Scripted(), answer_model=answers)
     pipeline = Pipeline(agent, Site(manifest="m"), dead_letters="dlq", judgements="j", joins=None, wall_ms=lambda: 1,
                         masked=masked)  # fmt: skip
     (item,) = pipeline.read(pipeline.new_state(0), order("a", 5, wish))
@@ -83,10 +87,61 @@ def test_of_an_answer_that_saw_more_than_may_be_kept_no_text_is(tier: Any) -> No
     answer = Answer[Any]("answered", said, tier, raw=raw)
     found, _, _ = judged(answer, masked=lambda features: {"who": "p-81f3"})
     assert found.answer == {"risk": 7, "verdict": "accept", "share": "0.25", "notes": ["[TEXT]", "accept"]}
-    assert found.raw_answer == raw | {"why": ["[TEXT]"]}
+    whole, part = raw | {"why": ["[TEXT]"]}, {"verdict": "accept", "[TEXT]": 5}
+    assert found.raw_answer == (whole if tier == "scorecard" else part)  # a scorecard's names are of its table
     assert "Jane" not in found.model_dump_json()
     bare, _, _ = judged(answer)
     assert (bare.answer, bare.raw_answer) == (said.model_dump(mode="json"), raw | {"why": ["Jane Doe"]})
+
+
+class Closed(OrderAnswer):
+    """Takes no other fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: dict[int, float]
+
+
+class Part(BaseModel):
+    """A field of a field, under another name on the outside."""
+
+    of_it: int = Field(alias="ofIt")
+
+
+class Parted(OrderAnswer):
+    """Names at any depth, of the type's own and of whoever answers."""
+
+    model_config = ConfigDict(extra="allow")
+
+    parts: list[Part]
+    by: dict[str, float]
+    grades: dict[Literal["good", "bad"], int]
+
+
+@pytest.mark.parametrize("tier", ["scorecard", "python"])
+def test_of_the_names_in_an_answer_only_those_of_its_type_are_kept(tier: Any) -> None:
+    """Fields at any depth under either of their names and declared choices; all others are counted, whatever holds them."""
+    said = Parted.model_validate({
+        "risk": 7, "verdict": "accept", "parts": [{"ofIt": 1}], "by": {"jane@bank.com": 0.4, "joe@bank.com": 0.6},
+        "grades": {"good": 1}, "jane@bank.com": {"risk": 1},
+    })  # fmt: skip
+    answer = Answer[Any]("answered", said, tier, raw=None if tier == "scorecard" else said.model_dump(by_alias=True))
+    found, _, _ = judged(answer, masked=lambda features: {"who": "p-81f3"}, answers=Parted)
+    kept = {"risk": 7, "verdict": "accept", "by": {"[TEXT]": 2}, "grades": {"good": 1}, "[TEXT]": 1}
+    assert found.answer == kept | {"parts": [{"of_it": 1}]}
+    assert found.raw_answer == (None if tier == "scorecard" else kept | {"parts": [{"ofIt": 1}]})
+    assert "bank" not in found.model_dump_json()
+
+
+async def test_what_a_python_model_answers_invalidly_names_nothing_that_it_saw() -> None:
+    """Neither in the raw answer nor in the reason."""
+    model = PythonScorer(lambda many: [{"jane@bank.com": 0.4, "risk": 1, "verdict": "accept", "by": {4111111111111111: "x"}}],
+                         answer=Closed, name="rules")  # fmt: skip
+    (answer,) = await model.score([Question("d", OrderFeatures(who="a", amount=1, wish=""))], soon(5))
+    await model.close()
+    found, _, _ = judged(answer, masked=lambda features: {"who": "p-81f3"}, answers=Closed)
+    assert (found.status, found.raw_answer) == ("invalid", {"risk": 1, "verdict": "accept", "by": {"[TEXT]": 1}, "[TEXT]": 1})
+    assert answer.why == "rules gave no valid by.(unknown), (unknown)"
 
 
 @pytest.mark.parametrize(
