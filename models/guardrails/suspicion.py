@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
+from models.masking.plain import FILLERS, IGNORABLE
+
 _MANY_INVISIBLE: Final = 3
 
 _RULES: Final = {
@@ -54,13 +56,8 @@ _BY_LINE: Final = "role-marker"
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]{76,}[\r\n]{0,2}){2,}|[A-Za-z0-9+/_-]{160,}={0,2}")
 _BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS: Final = re.compile("[\U000e0000-\U000e007f]")
-_FILLERS: Final = re.compile("[\u115f\u1160\u3164\uffa0]")
-"""Letters of Hangul that look like a blank."""
-_INVISIBLE: Final = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
-    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""What Unicode calls default ignorable: nothing is drawn for it, and a model reads it all the same."""
+_FILLERS: Final = re.compile(f"[{FILLERS}]")
+_INVISIBLE: Final = re.compile(f"[{IGNORABLE}]")
 _PICTURES: Final = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _ORDINARY: Final = re.compile(
     rf"(?<=[{_PICTURES}0-9#*])[\ufe0e\ufe0f]|(?<=[{_PICTURES}\ufe0f])\u200d(?=[{_PICTURES}])"

@@ -6,6 +6,7 @@ Pure. Each kind is found by a detector of its own; where two overlap, both are c
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ from models.masking.detect_numbers import COUNTRIES as ID_COUNTRIES
 from models.masking.detect_numbers import NationalIds, cards, ibans
 from models.masking.detect_phones import COUNTRIES as PHONE_COUNTRIES
 from models.masking.detect_phones import Phones
-from models.masking.plain import drawn, drawn_places, plain
+from models.masking.plain import readings, trimmed
 from schemas.errors import ConfigError
 
 KINDS: Final = ("EMAIL", "PHONE", "IBAN", "CARD", "NATIONAL_ID", "IP", "CREDENTIALS", "SECRET", "CUT", "LITERAL")
@@ -62,22 +63,22 @@ class Scrubber:
         like ours.
         """
         patterns = [pattern for pattern in (_FORGED, forged) if pattern is not None]
-        seen = drawn(text)
-        found = self._found(seen, [], patterns, cut=cut)
-        if len(seen) < len(text):
-            # What is not drawn may stand in the middle of a value, or be all that parts one from the next: both are looked for.
-            where = drawn_places(text)
-            found = [Found(where[start], where[end - 1] + 1, kind) for start, end, kind in found]
-            found = self._found(plain(text), found, patterns, cut=cut)
+        found: list[Found] = []
+        for reading, where in readings(text):
+            # As found in another reading: for phones, which are not looked for in what is something else.
+            before = [Found(bisect_left(where, start), bisect_left(where, end), kind) for start, end, kind in found]
+            more = self._found(reading, before, patterns, cut=cut)
+            found += [Found(*trimmed(text, where[start], where[end - 1] + 1), kind) for start, end, kind in more]
+        found = [each for each in found if each.start < each.end]
         return _joined(found) if len(found) > 1 else found
 
     def _found(self, text: str, before: list[Found], patterns: list[re.Pattern[str]], *, cut: bool) -> list[Found]:
-        """What was found in it before, and what is found now."""
-        found = [*before, *(Found(*match.span(), "LITERAL") for pattern in patterns for match in pattern.finditer(text))]
+        """What is found in it, beside what was found before."""
+        found = [Found(*match.span(), "LITERAL") for pattern in patterns for match in pattern.finditer(text)]
         for kind, detector in self._detectors:
             found += [Found(start, end, kind) for start, end in detector(text)]
         # Phones last, and not in what is something else already: nothing looks as much like other numbers as they do.
-        found += [Found(start, end, "PHONE") for start, end in self._phones(_without(text, found))]
+        found += [Found(start, end, "PHONE") for start, end in self._phones(_without(text, [*before, *found]))]
         if cut and (start := _tail(text)) is not None:
             found.append(Found(start, len(text), "CUT"))
         return found

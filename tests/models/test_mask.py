@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Annotated, Any
 
@@ -189,7 +190,7 @@ def test_a_letter_with_another_mark_is_another_name() -> None:
         assert MASK.mask(Case(customer="c", turns=(Turn(by=person, text="a the "),))).shown["turns"][0]["text"] == "a the "
 
 
-@given(st.text() | st.text(st.sampled_from("aß \n\u0308ö\u200b'_")))
+@given(st.text() | st.text(st.sampled_from("aß \n\u0308ö\u200b'_\x00\ufe0f\u3164")))
 def test_each_character_of_a_folded_text_has_its_place(text: str) -> None:
     """As many places as characters, in order, each folding to what stands there."""
     small, where = folded(text), places(text)
@@ -283,6 +284,8 @@ def test_what_signs_that_are_not_drawn_would_hide_is_masked_whole_and_comes_back
     note = f"card {card}, iban {iban}, mail jane.doe@ba\u00adnk.com, [EMAIL\u200b_1]"
     masked = MASK.mask(Case(customer="C-4711", note=note))
     assert masked.shown["note"] == "card [CARD_1], iban [IBAN_1], mail [EMAIL_1], [LITERAL_1]"
+    parted = f"no.5\u200b{card}\u200b{iban}"
+    assert MASK.mask(Case(customer="C-4711", note=parted)).shown["note"] == "no.5\u200b[CARD_1]\u200b[IBAN_1]"
     assert masked.put_back(Said(quote="[EMAIL_1], [CARD_1]")).quote == f"jane.doe@ba\u00adnk.com, {card}"
     assert masked.table.put_back(masked.shown["note"]) == note
 
@@ -293,8 +296,11 @@ PIECES = st.sampled_from([
     "password: 1234567", "EMAIL_1", "1]", "[EMAIL_1]", "[EMAIL_10]", "[LITERAL_1]", "[CARD_1]", "customer-", "x-", "C-4711",
     "4711", OURS.of("customer", "C-4711"), OURS.of("account", 4711), OURS.of("customer", "C-4711")[-16:],
     "sk-proj-abcdefghijklmnopqrstuvwx", "4111\u00ad1111\u00ad1111\u00ad1111", "bo\u200bb@x.exam\u00adple",
-    "DE89\u2060 3704 0044 0532 0130 00", "[EMAIL\u200b_2]", "0171 12345\u00ad67", "[", "]", " ", ", ", "é", "\n",
+    "DE89\u2060 3704 0044 0532 0130 00", "[EMAIL\u200b_2]", "0171 12345\u00ad67",
+    "5\u200b4111\u00ad1111\u00ad1111\u00ad1111", "4111\ufe0f1111\u034f1111\x001111", "\u200b", "\u00ad",
+    "kim\u3164@x.example", "[", "]", " ", ", ", "é", "\n",
 ])  # fmt: skip
+FORGED = re.compile("(?:customer|account|person)-[0-9a-f]{16}", re.IGNORECASE)
 TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join)
 CASES = st.builds(
     Case, customer=st.sampled_from(["C-4711", "a@b.example", "10.0.0.1", "x"]) | st.text(max_size=8),
@@ -318,8 +324,10 @@ def test_what_was_scrubbed_is_nowhere_in_what_is_shown_and_putting_back_is_the_i
     plain = case.model_dump(mode="json")
     said = orjson.dumps(masked.shown).decode()
     for text in texts_of(plain):
-        for found in SCRUBBER.find(text, cut=len(text) >= 400):
+        for found in SCRUBBER.find(text, cut=len(text) >= 400, forged=FORGED):
             value = text[found.start : found.end]
+            if FORGED.fullmatch(value):
+                continue  # of the record's own it may stand where its identifier was
             assert not any(value in shown for shown in texts_of(masked.shown))
             assert len(value) < 8 or orjson.dumps(value).decode()[1:-1] not in said
     assert [masked.table.put_back(text) for text in texts_of(masked.shown)] == texts_of(plain)

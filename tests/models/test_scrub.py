@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.masking.plain import UNSEEN
 from models.masking.scrub import COUNTRIES, KINDS, Scrubber
 from schemas.errors import ConfigError
 
@@ -53,13 +56,18 @@ def test_each_kind_is_found_as_people_write_it(kind: str, value: str, around: st
         assert text[place.start : place.end] == value
 
 
-UNDRAWN = ("\u00ad", "\u200b", "\u2060", "\u200e", "\ufeff", "\U000e0041")
+UNDRAWN = (
+    "\u00ad", "\u200b", "\u2060", "\u200e", "\ufeff", "\U000e0041", "\ufe0f", "\U000e0100", "\u034f", "\u180b", "\u115f",
+    "\u3164", "\uffa0", "\u17b4", "\u2065", "\ufff0", "\x00", "\x08", "\x1b", "\x7f", "\x80", "\x9f",
+)  # fmt: skip
+CARD, IBAN = "4111111111111111", "DE89370400440532013000"
+JOINED_CARD, JOINED_IBAN = "4111\u00ad1111\u200d1111\u200c1111", "DE89\u00ad3704\u00ad0044\u00ad0532\u00ad0130\u00ad00"
 
 
 @settings(deadline=None)
 @given(st.sampled_from(FOUND), st.data())
 def test_signs_that_are_not_drawn_hide_nothing(known: tuple[str, str], data: st.DataObject) -> None:
-    """Soft hyphens, signs of no width, word joiners, anywhere in a value: it is found whole, with them."""
+    """Soft hyphens, signs of no width, fillers, controls, anywhere in a value: it is found whole, with them."""
     kind, value = known
     gaps = data.draw(st.lists(st.sampled_from(UNDRAWN) | st.just(""), min_size=len(value) - 1, max_size=len(value) - 1))
     spelled = "".join(sign + gap for sign, gap in zip(value, [*gaps, ""], strict=True))
@@ -78,6 +86,35 @@ def test_what_only_such_a_sign_parts_is_found_as_well(sign: str) -> None:
     for cut in (f"write to jane.mil{sign}ler@exam", f"write to jane.miller@exam{sign}"):
         (found,) = DEFAULT.find(cut, cut=True)
         assert (found.kind, found.start) == ("CUT", 9)
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u2060", "\u200e", "\u200f", "\u202c", "\u2068", "\ufeff", "\u3164", "\x00"])
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("card no.5|{}|x", [JOINED_CARD]), ("{}|{}", [JOINED_IBAN, CARD]), ("{}|{}", [JOINED_CARD, "5500000000000004"]),
+     ("{}|{}", [JOINED_CARD, JOINED_IBAN]), ("ref 12345|{}", [JOINED_CARD])],
+)  # fmt: skip
+def test_a_sign_may_part_what_others_join(sign: str, text: str, values: list[str]) -> None:
+    """A soft hyphen or a joiner of letters stands inside a word, a blank of no width or a mark of direction between two."""
+    text = text.replace("|", sign).format(*values)
+    assert [text[each.start : each.end] for each in DEFAULT.find(text)] == values
+
+
+@pytest.mark.parametrize("sign", UNDRAWN)
+def test_what_is_not_drawn_at_the_ends_of_a_value_is_none_of_it(sign: str) -> None:
+    """However many there are: it is the same value as without them."""
+    text = f"{sign}{sign}jane@bank.com{sign}, {sign}{IBAN}{sign}{sign}"
+    assert [text[each.start : each.end] for each in DEFAULT.find(text)] == ["jane@bank.com", IBAN]
+
+
+def test_every_sign_without_a_drawing_is_known() -> None:
+    """All format characters and controls that are no white space; no letter, digit or blank is among them."""
+    for sign in map(chr, range(sys.maxunicode + 1)):
+        kind = unicodedata.category(sign)
+        if kind == "Cf" or (kind == "Cc" and not sign.isspace()):
+            assert UNSEEN.match(sign), ascii(sign)
+        if UNSEEN.match(sign):
+            assert kind in ("Cf", "Cc", "Cn", "Mn") or sign in "\u115f\u1160\u3164\uffa0", ascii(sign)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +210,7 @@ def test_the_end_of_a_text_that_was_cut_is_taken_for_what_it_may_have_been(text:
     assert DEFAULT.find(text) == []
 
 
-@given(st.text(st.sampled_from("a1 4:@.-/+([]_EMAILDé\u00a0\n\u00ad\u200b"), max_size=80) | st.text(max_size=80))
+@given(st.text(st.sampled_from("a1 4:@.-/+([]_EMAILDé\u00a0\n\u00ad\u200b\u3164\x00"), max_size=80) | st.text(max_size=80))
 def test_what_is_found_is_in_the_text_in_order_and_apart(text: str) -> None:
     """Any text: places that are inside of it, not empty, and do not overlap."""
     end = 0
@@ -189,7 +226,7 @@ def test_what_is_found_is_in_the_text_in_order_and_apart(text: str) -> None:
      "eyJaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "sk-a-", "1.1.", "123456789 ", "4111 ", "a-", "A1a/", "[EMAIL_1",
      "[ EMAIL", "0 ", "é", "\u00a0", "我", "@a.bc", '"@a.bc', "a%40b.cd", "password is ", 'pw "', "-eyJ", "a://b:", "a://b:/",
      "DE1 1 ", "DE89370400440532013000", "12.34.", "4\n", "a@b.cd ",
-     "1\u00ad", "\u200b", "a@\u00adb.cd "],
+     "1\u00ad", "\u200b", "a@\u00adb.cd ", "1\u00ad\u200b", "\u3164", "4111\x00", "a@\u00adb.cd\u200b"],
 )  # fmt: skip
 def test_no_text_stops_the_event_loop(piece: str) -> None:
     """A long text made to be searched badly takes at most a second of CPU, where a bad pattern would take minutes."""
