@@ -170,6 +170,7 @@ def test_an_identifier_is_found_however_a_text_spells_it(spelled: str, around: s
         ("Jörg Müller", "Jörg\nMüller"), ("Jane Doe", "Jane \r\n doe"),
         ("Jörg Strauß", "JÖRG STRAUSS"), ("O'Neil", "O\u2019Neil"),
         ("O\u2019Neil", "o`neil"), ("Jörg Müller", "Jörg Mül\u00adler"),
+        ("Jane Doe", "Ja\x00ne D\x7foe"), ("Jane Doe", "Jane\ufe0f D\u034fo\u3164e"),
         ("김철수님", "\u1100\u1175\u11b7\u110e\u1165\u11af\u1109\u116e\u1102\u1175\u11b7"),
         ("Trần Hưng", "Tra\u0302\u0300n Hưng"),
     ],
