@@ -30,6 +30,10 @@ from schemas.errors import ConfigError
 A = TypeVar("A", bound=BaseModel)
 
 
+class Unreadable(TypeError):
+    """A feature that its row can not read. The message has no value of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bins:
     """Points of a number: of the first edge that it does not exceed, `above` past the last, `missing` for None and NaN."""
@@ -40,11 +44,11 @@ class Bins:
     missing: float = 0.0
 
     def points(self, value: Any) -> float:
-        """The points of `value`. Raises TypeError if it is no number."""
+        """The points of `value`. Raises Unreadable if it is no number."""
         if value is None:
             return self.missing
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-            raise TypeError(f"{self.feature} is no number")
+            raise Unreadable(f"{self.feature} is no number")
         if isnan(value):
             return self.missing
         place = bisect_left([edge for edge, _ in self.upto], value)
@@ -111,8 +115,12 @@ class Scorecard(Generic[A]):
         object.__setattr__(self, "_rows", tuple((row.feature, row.points) for row in self.table))
 
     def tally(self, features: BaseModel) -> Tally:
-        """The points of one record. Raises AttributeError or TypeError where a feature is not there or of the wrong kind."""
-        parts = tuple((feature, points(getattr(features, feature))) for feature, points in self._rows)
+        """The points of one record. Raises Unreadable where a feature is not there or of the wrong kind."""
+        try:
+            parts = tuple((feature, points(getattr(features, feature))) for feature, points in self._rows)
+        except AttributeError:
+            lacking = [feature for feature, _ in self._rows if not hasattr(features, feature)]
+            raise Unreadable(f"{type(features).__name__} has no {', '.join(lacking)}") from None
         return Tally(self.intercept + sum(points for _, points in parts), parts)
 
     async def score(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer[A]]:
@@ -138,4 +146,5 @@ def _short(error: BaseException, answer: type[BaseModel]) -> str:
     if isinstance(error, ValidationError):
         fields = (place(problem["loc"], names_of(answer)) for problem in error.errors(include_input=False)[:3])
         return f"no valid {', '.join(fields)}"
-    return f"{type(error).__name__}: {error}"[:120]
+    # The type only: the message of the agent's function, or of a feature's own property, may quote the record.
+    return f"it failed with {type(error).__name__}" if not isinstance(error, Unreadable) else str(error)

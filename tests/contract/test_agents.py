@@ -401,7 +401,7 @@ UNFIT: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "no answer": ({"fallback": InstantScorer(lambda f: f.no_such, name="rules")}, "it gives no answer (invalid): rules failed"),
     "a card over others": (
         {"fallback": Scorecard("rules", MACHINE.answers, (Values("no_such", {}),), lambda tally, f: None)},
-        "no answer (invalid): scorecard rules: AttributeError",
+        "no answer (invalid): scorecard rules: QualityFeatures has no no_such",
     ),
     "exits": ({"fallback": PythonScorer(_exits, answer=MACHINE.answers, name="rules")},
               "it gives no answer (invalid): rules failed with SystemExit"),

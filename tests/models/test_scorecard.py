@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from models.contract import Question
-from models.scorers.scorecard import Bins, Scorecard, Values
+from models.scorers.scorecard import Bins, Scorecard, Tally, Values
 from schemas.errors import ConfigError
 from tests.support.scoring import Judged, soon
 
@@ -87,3 +87,18 @@ async def test_an_answer_that_is_not_valid_is_told_by_the_names_of_its_type() ->
     card = Scorecard("card", Closed, TABLE, answer=lambda tally, features: Closed.model_validate(said))
     (answer,) = await card.score([Question("d", Loan())], soon(1))
     assert (answer.status, answer.why) == ("invalid", "scorecard card: no valid risk, grade, (unknown)")
+
+
+async def test_what_an_agents_function_says_of_a_record_is_not_told() -> None:
+    """A KeyError quotes the key, which is the record's: only its type is told. What the table can not read is, by its feature."""
+    table = {"good": 1}
+
+    def looks_up(tally: Tally, features: Any) -> Judged:
+        return Judged(risk=table[f"{features.amount} of jane@bank.com"], grade="good")
+
+    card = Scorecard("card", Judged, TABLE, answer=looks_up)
+    (answer,) = await card.score([Question("d", Loan())], soon(1))
+    assert (answer.status, answer.why) == ("invalid", "scorecard card: it failed with KeyError")
+    bare = Scorecard("card", Judged, (*TABLE, Values("gone", {})), answer=looks_up)
+    (answer,) = await bare.score([Question("d", Loan())], soon(1))
+    assert answer.why == "scorecard card: Loan has no gone"
