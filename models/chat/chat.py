@@ -219,14 +219,13 @@ class ChatScorer(Generic[A]):
         """One request about all of `questions`, sent again while that can help. `in_vain` as for Ladders."""
         queued = self._line.clock()
         async with self._line.scout.turn(deadline) as turn:
-            ladder = self._ladders.ladder(turn.dialect, in_vain, asyncio.get_running_loop().time())
-            found = await self._attempts(questions, deadline, queued, turn, ladder)
-            return replace(found, in_vain=True) if ladder.in_vain else found
+            return await self._attempts(questions, deadline, queued, turn, in_vain)
 
     async def _attempts(
-        self, questions: Sequence[Question], deadline: float, queued: int, turn: Turn, ladder: Ladder
+        self, questions: Sequence[Question], deadline: float, queued: int, turn: Turn, in_vain: int
     ) -> _Round[A]:
         loop = asyncio.get_running_loop()
+        ladder: Ladder | None = None
         batch = self._shuffled(questions)
         dialect, attempt, failures, limited = turn.dialect, 0, 0, False
         request = self._prompt.build(batch.questions, dialect)
@@ -244,6 +243,7 @@ class ChatScorer(Generic[A]):
                     return self._failed(batch, "limited", "the endpoint limits the rate, and the deadline came first", draft)
                 return self._failed(batch, "timeout", "no answer before the deadline", draft)
             except ModelError as error:
+                ladder = ladder or self._ladders.ladder(turn.dialect, in_vain, loop.time())
                 other = self._adapted(dialect, error, request, turn, ladder)
                 if other is not None:
                     dialect, request = other, self._prompt.build(batch.questions, other)
@@ -255,7 +255,7 @@ class ChatScorer(Generic[A]):
                 failures += 1
                 pause = self._pause(error, failures, deadline)
                 if pause is None:
-                    return self._given_up(batch, error, draft)
+                    return replace(self._given_up(batch, error, draft), in_vain=ladder.in_vain)
                 await asyncio.sleep(pause)
             else:
                 self._ladders.answered(dialect, loop.time())

@@ -11,6 +11,7 @@ What an endpoint answered a minute ago it may not understand any more, so that i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,12 +46,17 @@ class Ladders:
 
     def __init__(self) -> None:
         self._answered: dict[Dialect, float] = {}
+        self._latest, self._latest_at = Dialect(), -math.inf
 
     def answered(self, dialect: Dialect, now: float) -> None:
         """Somebody was, asked in this way. `now` in any seconds that go on."""
-        self._answered[dialect] = now
+        if dialect is not self._latest:  # hashing one for each request would cost more than all else here
+            self._answered[self._latest] = self._latest_at
+            self._latest = dialect
+        self._latest_at = now
 
     def ladder(self, dialect: Dialect, in_vain: int, now: float) -> Ladder:
         """For a request that begins with `dialect`, after so many levels of ladders in vain in the same call of `score`."""
-        known = now - self._answered.get(dialect, now - 2 * KNOWN_SECONDS) < KNOWN_SECONDS
+        at = max(self._answered.get(dialect, -math.inf), self._latest_at if dialect == self._latest else -math.inf)
+        known = now - at < KNOWN_SECONDS
         return Ladder(may_climb=in_vain < (1 if known else 2), doubtful=not known)
