@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -178,6 +178,9 @@ class ChatScorer(Generic[A]):
         while groups:
             asking = [self._ask([questions[i] for i in group.places], deadline, in_vain) for group in groups]
             rounds = await asyncio.gather(*asking) if len(asking) > 1 else [await asking[0]]
+            if not answers and all(answer.status == "answered" for found in rounds for answer in found.answers):
+                self._refusals.answered()
+                return [answer for found in rounds for answer in found.answers]
             sound = {group.family for group, found in zip(groups, rounds, strict=True) if found.answered}
             in_vain += any(found.in_vain for found in rounds)
             resting = self._resting(groups, rounds)
@@ -303,7 +306,7 @@ class ChatScorer(Generic[A]):
         line, loop = self._line, asyncio.get_running_loop()
         asking = Asking(
             self._agent, line.tokens.tokens(request.text_bytes) + request.image_tokens, request.reserved,
-            Counter(question.partition for question in batch.questions), again,
+            _by_partition(batch.questions), again,
             line.tokens.most(request.text_bytes, request.data_bytes) + request.image_tokens,
         )  # fmt: skip
         passage = Passage(line.gates, asking, deadline)
@@ -474,6 +477,10 @@ def _ending(completion: Completion) -> str:
         return "; the reply was cut at its token limit"
     finish = completion.finish_reason if completion.finish_reason in _FINISHES else "unknown"
     return "" if completion.content.strip() else f" (finish_reason {finish})"
+
+
+def _by_partition(questions: Sequence[Question]) -> Mapping[int, int]:
+    return {questions[0].partition: 1} if len(questions) == 1 else Counter(question.partition for question in questions)
 
 
 def _half_seen(aligned: Aligned[Any]) -> bool:

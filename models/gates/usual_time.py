@@ -6,6 +6,7 @@ endpoint that is well. The measure is low on purpose: what might still be answer
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,9 +24,10 @@ _Kind = tuple[str, int]
 
 @dataclass(slots=True)
 class _Known:
-    """Of one kind of request: the last times, what follows from them, and when one may be let through to find out more."""
+    """Of one kind of request: the last times, as they came and sorted, what follows, and when one may be let through to see."""
 
-    seen: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    seen: deque[float] = field(default_factory=deque)
+    rising: list[float] = field(default_factory=list)
     least: float = 0.0
     try_at: float | None = None
 
@@ -47,9 +49,12 @@ class UsualTime:
         self._known[kind] = known  # at the end: the last one told of is the last to be forgotten
         if len(self._known) > _MOST_KINDS:
             del self._known[next(iter(self._known))]
+        if len(known.seen) == _WINDOW:
+            del known.rising[bisect_left(known.rising, known.seen.popleft())]
         known.seen.append(seconds)
-        if len(known.seen) >= LEAST_EVIDENCE:
-            known.least = sorted(known.seen)[int(QUANTILE * len(known.seen))]
+        insort(known.rising, seconds)
+        if len(known.rising) >= LEAST_EVIDENCE:
+            known.least = known.rising[int(QUANTILE * len(known.rising))]
 
     def least(self, agent: str, size: int) -> float:
         """Seconds below which such a request is hardly ever answered; 0.0 while too few were."""
