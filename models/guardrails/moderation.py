@@ -190,7 +190,7 @@ class Moderated(Wrapper):
                 if isinstance(error, Exhausted) or now() + pause >= until:
                     raise
                 tries += not limited  # a 429 costs no try: it is waited for, as long as there is time
-                if not limited and (tries == _TRIES or not self._retries.may_retry(now())):
+                if not limited and (tries >= _TRIES or not self._retries.may_retry(now())):
                     raise
                 asking = replace(asking, again=limited)
                 await asyncio.sleep(pause)

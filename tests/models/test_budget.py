@@ -338,3 +338,14 @@ def test_partitions_added_in_a_day_bring_no_more_than_their_own_parts(before: in
     for partition in range(after):
         budget.take(partition, after, {})
     assert spend(NEXT) <= limit
+
+
+async def test_records_of_a_partition_that_has_nothing_left_are_counted_as_refused() -> None:
+    """Though no request is made for them: the alarm goes by this count."""
+    budget = Budget(1000)
+    budget.take(0, 1, {DAY: 1000})
+    async with Sandbox() as server:
+        scorer = WithinBudget(chat(server.base_url), budget, lambda: DAY)
+        assert statuses(await scorer.score(about(0), soon(20))) == ["budget"]
+        assert (server.meter.requests, budget.refused) == (0, 1)
+        await scorer.close()

@@ -184,3 +184,12 @@ def test_over_http_what_would_be_late_costs_nothing_and_opens_no_breaker(short: 
         assert len(calls) == requests
     else:
         assert "timeout" in {call.status for call in calls}
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    """Only the last answers count, whether they were quicker or slower than those before."""
+    usual = UsualTime()
+    for seconds in (10.0, 1.0, 5.0):
+        for _ in range(200):
+            usual.served("a", 100, seconds)
+        assert usual.least("a", 100) == seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from topics.handover import Finished, Slot, TopicPartition
 from topics.record import Raw
 
 
-class LonePartition:
+class LonePartition(ABC):
     """Partition 0 of a topic that has no other, empty before it was taken. Subclasses say what a finished record is to them."""
 
     start = log_start = 0
@@ -19,9 +20,9 @@ class LonePartition:
     def __init__(self, topic: str = "orders") -> None:
         self.tp = TopicPartition(topic, 0)
 
+    @abstractmethod
     def finish(self, slot: Slot, index: int, outcome: Finished) -> None:
         """A record has its outcome."""
-        raise NotImplementedError
 
     def is_done(self, slot: Slot, index: int) -> bool:
         """Nothing was before."""
